@@ -1,0 +1,1 @@
+//! Tests of aegis-node through its public API, one module per story.

@@ -1,0 +1,1 @@
+//! Tests of aegis-tls through its public API, one module per story.

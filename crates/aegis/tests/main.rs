@@ -1,0 +1,1 @@
+//! Stories of a whole mesh, one module each.
