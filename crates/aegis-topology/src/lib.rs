@@ -1,1 +1,38 @@
-//! Under construction.
+//! The versioned service directory of an aegis mesh, without I/O.
+//!
+//! ```text
+//! owner signs ──► SignedRecord ──Verify──► Verified ──merge──► Replica ──publish──► Directory ──► Snapshot
+//!                      ▲                                          │
+//!                      └────────── sync with a peer ◄─────────────┘
+//! ```
+//!
+//! Each node owns one [`Record`]: where it listens, what it serves, whether it takes calls. It signs the
+//! record with its TLS key, and nobody else can change it. A `Replica` merges what it hears; of two records
+//! of one owner the one of greater [`Precedence`] wins, so the order of messages does not matter.
+//! A [`Directory`] is what everybody else reads: a [`Snapshot`] with the providers of each service.
+//!
+//! This crate does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
+//! (`Directory::wait_for` waits on the runtime's timer.)
+
+mod description;
+mod directory;
+mod entry;
+mod hex;
+mod key;
+mod limits;
+mod record;
+mod snapshot;
+mod stamp;
+mod time;
+mod verified;
+
+pub use description::{Description, InvalidDescription, InvalidLabel, Label, ServiceEntry};
+pub use directory::{Directory, NotInTime, Publisher, Watch};
+pub use entry::NodeEntry;
+pub use key::Key;
+pub use limits::Limits;
+pub use record::{BodyHash, Instance, NodeState, Precedence, Record, SignedRecord};
+pub use snapshot::{Snapshot, SyncFailure, SyncState};
+pub use stamp::{Root, Stamp, TopologyVersion};
+pub use time::Timestamp;
+pub use verified::{Evidence, Refusal, Verified, Verify, check_size};

@@ -1,0 +1,252 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aegis_core::ServiceInfo;
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::snapshot::Contents;
+use crate::{NodeEntry, Root, Snapshot, SyncState, TopologyVersion};
+
+/// Who is in the mesh: the read handle. Cloning it is cheap, reading it takes no lock.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<Snapshot>,
+    /// The current epoch, sent after the snapshot is in place.
+    epoch: watch::Sender<u64>,
+}
+
+impl Directory {
+    /// The directory as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.current.load_full()
+    }
+
+    /// Which state the directory is in.
+    pub fn version(&self) -> TopologyVersion {
+        self.shared.current.load().version()
+    }
+
+    /// Follows the changes from now on; the latest counts, states in between may be skipped.
+    pub fn watch(&self) -> Watch {
+        Watch { epoch: self.shared.epoch.subscribe(), directory: self.clone() }
+    }
+
+    /// Waits for a state of the directory that satisfies `condition`, and returns it.
+    ///
+    /// # Errors
+    /// [`NotInTime`] after `timeout`, with the last state.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn wait_for(
+        &self,
+        mut condition: impl FnMut(&Snapshot) -> bool,
+        timeout: Duration,
+    ) -> Result<Arc<Snapshot>, NotInTime> {
+        let mut watch = self.watch();
+        let waiting = async {
+            let mut snapshot = self.snapshot();
+            while !condition(&snapshot) {
+                snapshot = watch.changed().await;
+            }
+            snapshot
+        };
+        tokio::time::timeout(timeout, waiting)
+            .await
+            .map_err(|_| NotInTime { timeout, last: self.snapshot() })
+    }
+
+    /// Waits until at least `count` nodes advertise a service and take calls.
+    ///
+    /// It says nothing about connections to them.
+    ///
+    /// # Errors
+    /// [`NotInTime`] after `timeout`.
+    pub async fn wait_for_providers(
+        &self,
+        info: &ServiceInfo,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Arc<Snapshot>, NotInTime> {
+        self.wait_for(|snapshot| count <= snapshot.providers(info).len(), timeout).await
+    }
+}
+
+/// Follows a [`Directory`].
+#[derive(Clone, Debug)]
+pub struct Watch {
+    epoch: watch::Receiver<u64>,
+    directory: Directory,
+}
+
+impl Watch {
+    /// Waits for the next change and returns the directory after it; for ever once nobody publishes any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no change: the next call returns at once.
+    pub async fn changed(&mut self) -> Arc<Snapshot> {
+        // The sender lives in the directory that we hold; were it gone, there would be no change.
+        if self.epoch.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.directory.snapshot()
+    }
+}
+
+/// The writer of a [`Directory`]: whoever knows the nodes publishes them here.
+#[derive(Debug)]
+pub struct Publisher {
+    directory: Directory,
+    contents: Mutex<Contents>,
+}
+
+impl Publisher {
+    /// An empty directory, not yet synced.
+    pub fn new() -> Self {
+        let shared = Shared { current: ArcSwap::default(), epoch: watch::Sender::new(0) };
+        let directory = Directory { shared: Arc::new(shared) };
+        Self { directory, contents: Mutex::default() }
+    }
+
+    /// A directory that holds these nodes for good.
+    pub fn fixed(nodes: impl IntoIterator<Item = NodeEntry>) -> Self {
+        let publisher = Self::new();
+        publisher.update(|contents| {
+            contents.nodes = nodes.into_iter().map(Arc::new).collect();
+            contents.sync = SyncState::Complete;
+        });
+        publisher
+    }
+
+    /// The read handle.
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
+    }
+
+    /// Replaces the nodes.
+    pub fn publish(&self, root: Root, nodes: impl IntoIterator<Item = Arc<NodeEntry>>) {
+        let nodes = nodes.into_iter().collect();
+        self.update(|contents| {
+            contents.root = root;
+            contents.nodes = nodes;
+        });
+    }
+
+    /// Says how far the first sync is; once it is complete it stays so.
+    pub fn set_sync_state(&self, sync: SyncState) {
+        self.update(|contents| {
+            if contents.sync != SyncState::Complete {
+                contents.sync = sync;
+            }
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Contents)) {
+        // The lock orders writers; a reader never takes it.
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut contents);
+        let epoch = *self.directory.shared.epoch.borrow() + 1;
+        let version = TopologyVersion { epoch, root: contents.root };
+        let snapshot =
+            Snapshot::new(version, contents.sync.clone(), contents.nodes.iter().cloned());
+        self.directory.shared.current.store(Arc::new(snapshot));
+        self.directory.shared.epoch.send_replace(epoch);
+    }
+}
+
+impl Default for Publisher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The directory did not reach the awaited state in time.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "after {timeout:?} the directory is not as awaited: it holds {} nodes and is {}",
+    last.nodes().len(),
+    if last.is_synced() { "synced" } else { "not synced yet" }
+)]
+#[non_exhaustive]
+pub struct NotInTime {
+    /// How long was waited.
+    pub timeout: Duration,
+    /// The directory then.
+    pub last: Arc<Snapshot>,
+}
+
+#[cfg(test)]
+mod tests {
+    use aegis_core::NodeId;
+
+    use super::*;
+    use crate::{Description, Label, ServiceEntry};
+
+    const IDENTITY: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+
+    fn node(id: &str) -> NodeEntry {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let description =
+            Description::new(Label::default(), [address], [ServiceEntry::new(IDENTITY)]).unwrap();
+        NodeEntry::fixed(NodeId::new(id).unwrap(), description)
+    }
+
+    #[test]
+    fn providers_are_sorted_by_node_id() {
+        let directory = Publisher::fixed(["c", "a", "b"].map(node)).directory();
+        let snapshot = directory.snapshot();
+        let ids: Vec<_> =
+            snapshot.providers(&IDENTITY).iter().map(|node| node.node_id().as_str()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        assert!(snapshot.is_synced());
+    }
+
+    #[test]
+    fn a_snapshot_reads_as_json() {
+        let directory = Publisher::fixed([node("morpheus-1")]).directory();
+        let json = serde_json::to_value(&*directory.snapshot()).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "version": { "epoch": 1, "root": "0".repeat(32) },
+                "sync": "complete",
+                "nodes": [{
+                    "node_id": "morpheus-1", "name": "", "addresses": ["127.0.0.1:1"], "state": "active",
+                    "services": [{ "name": "identity", "version": "v1", "grpc_services": [], "weight": 100 }],
+                    "incarnation": 0, "revision": 0, "joined_at": 0, "updated_at": 0,
+                }],
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_watcher_sees_the_latest_state_and_loses_none() {
+        let publisher = Publisher::new();
+        let mut watch = publisher.directory().watch();
+        publisher.publish(Root::default(), [Arc::new(node("a"))]);
+        publisher.publish(Root::default(), ["a", "b"].map(|id| Arc::new(node(id))));
+        assert_eq!(watch.changed().await.nodes().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_providers_ends_with_them_or_says_what_is_there() {
+        let publisher = Publisher::new();
+        let directory = publisher.directory();
+        let second = Duration::from_secs(1);
+        let error = directory.wait_for_providers(&IDENTITY, 1, second).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "after 1s the directory is not as awaited: it holds 0 nodes and is not synced yet"
+        );
+        let waiting = directory.wait_for_providers(&IDENTITY, 1, second);
+        let publishing = async { publisher.publish(Root::default(), [Arc::new(node("a"))]) };
+        let (found, ()) = tokio::join!(waiting, publishing);
+        assert_eq!(found.unwrap().providers(&IDENTITY).len(), 1);
+    }
+}
