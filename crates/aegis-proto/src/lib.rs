@@ -1,1 +1,77 @@
-//! Under construction.
+//! The messages and stubs of an aegis mesh, as generated from the files in `proto/`.
+//!
+//! Each protobuf package is a module: its path without the leading `aegis`.
+//!
+//! | module | package | what it is |
+//! |---|---|---|
+//! | [`identity::v1`], [`identity::v2`] | `aegis.identity.v1`, `.v2` | the domain service of the guide, in two versions |
+//! | [`mesh`] | `aegis` | what every node answers, nodes written in Go included |
+//! | [`mesh::v1`] | `aegis.mesh.v1` | how our nodes replicate their directory |
+//!
+//! A module holds the messages, a `*_client` and a `*_server` module for each
+//! service, and a `FILE_DESCRIPTOR_SET` for reflection. An RPC that a server
+//! does not implement is answered with `UNIMPLEMENTED`, so that an RPC added
+//! to a `.proto` file breaks no implementation.
+//!
+//! ```
+//! use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
+//! # #[cfg(feature = "server")] {
+//! use aegis_proto::identity::v1::identity_service_server::IdentityService;
+//! use tonic::{Request, Response, Status, async_trait};
+//!
+//! struct Morpheus;
+//!
+//! #[async_trait]
+//! impl IdentityService for Morpheus {
+//!     async fn validate_session(
+//!         &self,
+//!         request: Request<ValidateSessionRequest>,
+//!     ) -> Result<Response<ValidateSessionResponse>, Status> {
+//!         let valid = request.into_inner().token.starts_with("user-");
+//!         Ok(Response::new(ValidateSessionResponse { valid, ..Default::default() }))
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `client` | yes | the `*_client` modules |
+//! | `server` | yes | the `*_server` modules |
+//! | `convert` | no | `convert`: between messages and the types of aegis-core and aegis-topology |
+//!
+//! # What it does not do
+//!
+//! Messages are what a peer sent: nothing in them has been checked. Nothing
+//! here opens a connection; a client is built from a channel of aegis-client.
+//!
+//! # Regenerating
+//!
+//! The code is committed. After a change under `proto/`, run `cargo xtask proto`;
+//! `cargo xtask proto --check` fails while the two differ.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "convert")]
+pub mod convert;
+
+#[rustfmt::skip]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    elided_lifetimes_in_paths,
+    missing_docs,
+    non_camel_case_types,
+    unnameable_types,
+    unreachable_pub,
+    unused_imports,
+    unused_qualifications,
+    reason = "generated; each file has its own mix"
+)]
+mod generated;
+
+#[doc(inline)]
+pub use generated::*;

@@ -1,0 +1,3 @@
+//! What the descriptors say: the facts that nodes of other languages rely on.
+
+mod wire;

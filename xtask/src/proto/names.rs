@@ -1,0 +1,221 @@
+//! Finds proto names that become one name in Rust.
+
+use std::collections::BTreeMap;
+
+use heck::{ToSnakeCase, ToUpperCamelCase};
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, ServiceDescriptorProto,
+};
+
+use super::{ProtoError, package::Package};
+
+/// What each generated client has already.
+const CLIENT_METHODS: [&str; 7] = [
+    "accept_compressed",
+    "max_decoding_message_size",
+    "max_encoding_message_size",
+    "new",
+    "send_compressed",
+    "with_interceptor",
+    "with_origin",
+];
+
+/// What the code of a generated client or server calls by its bare name.
+const SERVICE_TYPES: [&str; 17] = [
+    "Arc",
+    "Body",
+    "BoxFuture",
+    "BoxStream",
+    "Bytes",
+    "Clone",
+    "CompressionEncoding",
+    "Context",
+    "Default",
+    "EnabledCompressionEncodings",
+    "Err",
+    "InterceptedService",
+    "Into",
+    "Ok",
+    "Option",
+    "Poll",
+    "StdError",
+];
+
+/// The Rust name of a service whose name is `name` by the usual rules.
+pub(super) fn service(name: String) -> String {
+    if SERVICE_TYPES.contains(&name.as_str()) { format!("{name}_") } else { name }
+}
+
+/// The Rust name of an RPC whose name is `name` by the usual rules.
+pub(super) fn method(name: String) -> String {
+    if CLIENT_METHODS.contains(&name.as_str()) { format!("{name}_") } else { name }
+}
+
+/// Refuses elements of one scope that get one Rust name; rustc would, in code
+/// that nobody wrote.
+pub(super) fn check(packages: &[Package]) -> Result<(), ProtoError> {
+    let mut refusals = Vec::new();
+    for package in packages {
+        let mut scope = Scope::default();
+        for other in packages {
+            if let Some(child) = child_module(&package.name, &other.name) {
+                let element = format!("package `{}.{child}`", package.name);
+                scope.add(child, "", element, &mut refusals);
+            }
+        }
+        for file in &package.files {
+            check_file(file, &mut scope, &mut refusals);
+        }
+    }
+    refusals.dedup();
+    if refusals.is_empty() { Ok(()) } else { Err(ProtoError::Refused { refusals }) }
+}
+
+/// The names of one place and what took them.
+#[derive(Debug, Default)]
+struct Scope(BTreeMap<String, String>);
+
+impl Scope {
+    fn add(&mut self, rust: String, file: &str, element: String, refusals: &mut Vec<String>) {
+        match self.0.get(&rust) {
+            Some(other) if *other != element => refusals.push(format!(
+                "proto/{file}: {other} and {element} both become `{rust}` in Rust: rename one of them"
+            )),
+            _ => {
+                self.0.insert(rust, element);
+            }
+        }
+    }
+}
+
+fn check_file(file: &FileDescriptorProto, scope: &mut Scope, refusals: &mut Vec<String>) {
+    let name = file.name();
+    for message in &file.message_type {
+        check_message(name, "", message, scope, refusals);
+    }
+    for it in &file.enum_type {
+        check_enum(name, "", it, scope, refusals);
+    }
+    for service in &file.service {
+        check_service(name, service, scope, refusals);
+    }
+}
+
+fn check_message(
+    file: &str,
+    parent: &str,
+    message: &DescriptorProto,
+    scope: &mut Scope,
+    refusals: &mut Vec<String>,
+) {
+    // The entries of a map are messages that no one wrote.
+    if message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry) {
+        return;
+    }
+    let full = format!("{parent}{}", message.name());
+    let rust = message.name().to_upper_camel_case();
+    scope.add(rust, file, format!("message `{full}`"), refusals);
+
+    let mut fields = Scope::default();
+    for field in message.field.iter().filter(|field| in_oneof(field).is_none()) {
+        let element = format!("field `{full}.{}`", field.name());
+        fields.add(field.name().to_snake_case(), file, element, refusals);
+    }
+
+    let mut inner = Scope::default();
+    let parent = format!("{full}.");
+    for nested in &message.nested_type {
+        check_message(file, &parent, nested, &mut inner, refusals);
+    }
+    for it in &message.enum_type {
+        check_enum(file, &parent, it, &mut inner, refusals);
+    }
+    for (index, oneof) in message.oneof_decl.iter().enumerate() {
+        let members = message.field.iter().filter(|field| in_oneof(field) == Some(index));
+        let mut variants = Scope::default();
+        let mut empty = true;
+        for field in members {
+            empty = false;
+            let element = format!("field `{full}.{}`", field.name());
+            variants.add(field.name().to_upper_camel_case(), file, element, refusals);
+        }
+        if empty {
+            continue;
+        }
+        let element = format!("oneof `{full}.{}`", oneof.name());
+        fields.add(oneof.name().to_snake_case(), file, element.clone(), refusals);
+        let mut rust = oneof.name().to_upper_camel_case();
+        // The generator moves out of the way of nested types by itself.
+        if inner.0.contains_key(&rust) {
+            rust.push_str("OneOf");
+        }
+        inner.add(rust, file, element, refusals);
+    }
+    if !inner.0.is_empty() {
+        let module = message.name().to_snake_case();
+        scope.add(module, file, format!("the types in message `{full}`"), refusals);
+    }
+}
+
+fn check_enum(
+    file: &str,
+    parent: &str,
+    it: &EnumDescriptorProto,
+    scope: &mut Scope,
+    refusals: &mut Vec<String>,
+) {
+    let full = format!("{parent}{}", it.name());
+    let rust = it.name().to_upper_camel_case();
+    scope.add(rust.clone(), file, format!("enum `{full}`"), refusals);
+
+    let mut variants = Scope::default();
+    let mut numbers = Vec::new();
+    for value in &it.value {
+        // The generator makes one variant of aliases.
+        if numbers.contains(&value.number()) {
+            continue;
+        }
+        numbers.push(value.number());
+        let name = value.name().to_upper_camel_case();
+        let variant = name
+            .strip_prefix(&rust)
+            .filter(|rest| rest.starts_with(char::is_uppercase))
+            .unwrap_or(&name);
+        variants.add(
+            variant.to_owned(),
+            file,
+            format!("value `{full}.{}`", value.name()),
+            refusals,
+        );
+    }
+}
+
+fn check_service(
+    file: &str,
+    service: &ServiceDescriptorProto,
+    scope: &mut Scope,
+    refusals: &mut Vec<String>,
+) {
+    let element = format!("service `{}`", service.name());
+    let module = self::service(service.name().to_upper_camel_case()).to_snake_case();
+    for role in ["client", "server"] {
+        scope.add(format!("{module}_{role}"), file, element.clone(), refusals);
+    }
+    let mut methods = Scope::default();
+    for rpc in &service.method {
+        let element = format!("rpc `{}.{}`", service.name(), rpc.name());
+        methods.add(method(rpc.name().to_snake_case()), file, element, refusals);
+    }
+}
+
+/// The oneof that a field is in, if a person wrote it: `optional` makes one too.
+fn in_oneof(field: &prost_types::FieldDescriptorProto) -> Option<usize> {
+    let index = field.oneof_index.filter(|_| !field.proto3_optional())?;
+    usize::try_from(index).ok()
+}
+
+/// The module of package `other` inside that of `package`, if it lies there.
+fn child_module(package: &str, other: &str) -> Option<String> {
+    let rest = other.strip_prefix(package)?.strip_prefix('.')?;
+    rest.split('.').next().map(ToSnakeCase::to_snake_case)
+}
