@@ -188,12 +188,13 @@ mod tests {
     use super::*;
     use crate::{Description, Label, ServiceEntry};
 
-    const IDENTITY: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+    static IDENTITY: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 
     fn node(id: &str) -> NodeEntry {
         let address = "127.0.0.1:1".parse().unwrap();
         let description =
-            Description::new(Label::default(), [address], [ServiceEntry::new(IDENTITY)]).unwrap();
+            Description::new(Label::default(), [address], [ServiceEntry::new(IDENTITY.clone())])
+                .unwrap();
         NodeEntry::fixed(NodeId::new(id).unwrap(), description)
     }
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use aegis_core::{NodeId, TrustDomain};
 use sha2::{Digest, Sha256};
@@ -33,6 +34,17 @@ impl Key {
     pub(crate) fn bucket(&self) -> u8 {
         let [first, ..] = self.0;
         first
+    }
+
+    /// The first and the last key of a bucket.
+    pub(crate) fn bounds(bucket: u8) -> RangeInclusive<Self> {
+        let end = |fill| {
+            let mut key = [fill; 16];
+            let [first, ..] = &mut key;
+            *first = bucket;
+            Self(key)
+        };
+        end(0)..=end(u8::MAX)
     }
 }
 

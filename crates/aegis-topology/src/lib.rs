@@ -7,32 +7,41 @@
 //! ```
 //!
 //! Each node owns one [`Record`]: where it listens, what it serves, whether it takes calls. It signs the
-//! record with its TLS key, and nobody else can change it. A `Replica` merges what it hears; of two records
+//! record with its TLS key, and nobody else can change it. A [`Replica`] merges what it hears; of two records
 //! of one owner the one of greater [`Precedence`] wins, so the order of messages does not matter.
 //! A [`Directory`] is what everybody else reads: a [`Snapshot`] with the providers of each service.
 //!
 //! This crate does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
-//! (`Directory::wait_for` waits on the runtime's timer.)
+//! ([`Directory::wait_for`] waits on the runtime's timer.)
 
+mod author;
+mod budget;
 mod description;
 mod directory;
 mod entry;
 mod hex;
 mod key;
 mod limits;
+mod merge;
 mod record;
+mod replica;
 mod snapshot;
 mod stamp;
+mod sync;
 mod time;
 mod verified;
 
+pub use author::Author;
+pub use budget::Budget;
 pub use description::{Description, InvalidDescription, InvalidLabel, Label, ServiceEntry};
 pub use directory::{Directory, NotInTime, Publisher, Watch};
 pub use entry::NodeEntry;
 pub use key::Key;
 pub use limits::Limits;
 pub use record::{BodyHash, Instance, NodeState, Precedence, Record, SignedRecord};
+pub use replica::{Merged, Replica};
 pub use snapshot::{Snapshot, SyncFailure, SyncState};
 pub use stamp::{Root, Stamp, TopologyVersion};
+pub use sync::{Exchange, Progress, SyncRequest, SyncResponse};
 pub use time::Timestamp;
 pub use verified::{Evidence, Refusal, Verified, Verify, check_size};

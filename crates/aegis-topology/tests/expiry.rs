@@ -1,0 +1,101 @@
+//! Nothing that ended comes back.
+
+use aegis_topology::{Author, Instance, Limits, Merged, NodeState, Replica, Timestamp, Verified};
+use proptest::prelude::{Strategy, any};
+use proptest::{prop_assert, proptest};
+
+use crate::fake::{HOUR, LEASE, NOW, identity, left, record, sign, verified, verify_at};
+
+#[test]
+fn a_node_that_left_is_not_brought_back_by_old_records() {
+    let mut replica = Replica::new(Limits::default());
+    let active = verified(&record("a", (1, 1), 1));
+    let gone = verified(&left(record("a", (1, 2), 1)));
+    let key = active.key();
+    replica.merge(active.clone(), NOW);
+    replica.merge(gone, NOW);
+    for hours in 0..30 {
+        let now = NOW.saturating_add(hours * HOUR);
+        replica.expire(now);
+        // Where the record itself has expired, it is refused before it is merged.
+        if let Ok(active) = verify_at(active.signed().clone(), now) {
+            assert!(matches!(replica.merge(active, now), Merged::Known), "hour {hours}");
+        }
+        let state = replica.record(key).map(|it| it.record().state);
+        assert!(state.is_none_or(|state| state == NodeState::Left), "hour {hours}: {state:?}");
+    }
+    assert!(replica.is_empty());
+}
+
+#[test]
+fn a_record_that_outlived_its_successor_is_not_taken_again() {
+    let mut replica = Replica::new(Limits::default());
+    let long = verified(&record("a", (1, 1), 1));
+    let mut short = left(record("a", (1, 2), 1));
+    short.expires_at = NOW.saturating_add(HOUR);
+    replica.merge(long.clone(), NOW);
+    replica.merge(verified(&short), NOW);
+    let later = NOW.saturating_add(2 * HOUR);
+    assert_eq!(replica.expire(later), 1);
+    assert!(!replica.wants(long.key(), long.precedence(), long.body_hash()));
+    assert!(matches!(replica.merge(long, later), Merged::Known));
+    let mut restarted = record("a", (2, 1), 1);
+    restarted.issued_at = later;
+    let restarted = verified(&restarted);
+    assert!(replica.wants(restarted.key(), restarted.precedence(), restarted.body_hash()));
+    assert!(matches!(replica.merge(restarted, later), Merged::Changed));
+}
+
+#[test]
+fn the_owner_signs_again_in_the_middle_of_the_lease_and_never_beyond_its_certificate() {
+    let description = record("a", (0, 0), 1).description;
+    let mut author =
+        Author::new(identity("a"), Instance::from_bytes([1; 16]), description, None, NOW);
+    let certificate_ends = NOW.saturating_add(10 * HOUR);
+    let first = author.write(NOW, LEASE, certificate_ends);
+    assert_eq!(
+        (first.expires_at, author.due_at()),
+        (certificate_ends, NOW.saturating_add(5 * HOUR))
+    );
+    // A clock that was set back does not make a later record expire earlier.
+    let earlier = Timestamp::from_millis(NOW.as_millis() - 3_600_000);
+    let second = author.write(earlier, LEASE, certificate_ends);
+    assert_eq!((second.issued_at, second.expires_at), (first.issued_at, first.expires_at));
+    assert!(first.precedence < second.precedence);
+    author.set_state(NodeState::Left);
+    author.set_state(NodeState::Active);
+    let last = author.write(NOW, LEASE, certificate_ends);
+    assert_eq!((last.state, last.description.services().len()), (NodeState::Left, 0));
+}
+
+proptest! {
+    /// A history of one owner that ends with a goodbye, delivered late, doubled and in any order.
+    #[test]
+    fn no_order_of_deliveries_brings_a_node_back(
+        leases in proptest::collection::vec(1_u32..=12, 1..6),
+        deliveries in proptest::collection::vec((any::<proptest::sample::Index>(), 0_u32..40), 1..40)
+            .prop_map(|mut deliveries| { deliveries.sort_by_key(|it| it.1); deliveries }),
+    ) {
+        let last = leases.len() as u64 - 1;
+        let history: Vec<_> = (0..).zip(&leases).map(|(revision, hours)| {
+            let mut record = record("a", (1, revision), 1);
+            // The goodbye holds as long as anything before it, as `Author` writes it.
+            record.expires_at = NOW.saturating_add(if revision == last { LEASE } else { *hours * HOUR });
+            sign(&if revision == last { left(record) } else { record })
+        }).collect();
+        let mut replica = Replica::new(Limits::default());
+        let mut seen_goodbye = false;
+        for (at, hour) in deliveries {
+            let now = NOW.saturating_add(hour * HOUR);
+            replica.expire(now);
+            let signed = at.get(&history).clone();
+            seen_goodbye |= signed == history[history.len() - 1];
+            if let Ok(record) = verify_at(signed, now) {
+                replica.merge(record, now);
+            }
+            let active = |it: Verified| it.record().state == NodeState::Active;
+            let alive = replica.record(verified(&record("a", (1, 1), 1)).key()).cloned().is_some_and(active);
+            prop_assert!(!(alive && seen_goodbye));
+        }
+    }
+}
