@@ -85,8 +85,8 @@ pub(crate) enum ProtoError {
     /// A directory or file could not be read or written.
     #[error("cannot access {}: {source}", path.display())]
     Access { path: PathBuf, source: io::Error },
-    /// The compiler refused a file; its text names file, line and column.
-    #[error("{PROTOS}/{text}")]
+    /// The compiler refused a file; its text names the file and the place in it.
+    #[error("{text}")]
     Compile { text: String },
     /// The files are valid, but no Rust can be made of them.
     #[error("{}", .refusals.join("\n"))]

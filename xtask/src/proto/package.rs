@@ -21,7 +21,7 @@ pub(super) struct Package {
     /// Where users find it, below the root of aegis-proto.
     pub(super) path: Vec<String>,
     pub(super) files: Vec<FileDescriptorProto>,
-    imports: Vec<FileDescriptorProto>,
+    pub(super) imports: Vec<FileDescriptorProto>,
 }
 
 impl Package {

@@ -11,7 +11,7 @@ use protox::{
     file::{ChainFileResolver, GoogleFileResolver, IncludeFileResolver},
 };
 
-use super::ProtoError;
+use super::{PROTOS, ProtoError};
 
 /// A compiled file, named by its path under the proto directory.
 #[derive(Debug)]
@@ -34,9 +34,7 @@ pub(super) fn compile(directory: &Path) -> Result<Vec<Source>, ProtoError> {
 
     let files = find(directory)?;
     for file in &files {
-        compiler
-            .open_file(file)
-            .map_err(|error| ProtoError::Compile { text: format!("{error:?}") })?;
+        compiler.open_file(file).map_err(|error| refusal(file, &error))?;
     }
     let sources = compiler.file_descriptor_set().file.into_iter().map(|descriptor| {
         let name = descriptor.name().to_owned();
@@ -44,6 +42,19 @@ pub(super) fn compile(directory: &Path) -> Result<Vec<Source>, ProtoError> {
         Source { name, descriptor, ours }
     });
     Ok(sources.collect())
+}
+
+/// What the compiler says in full; it leaves out the file at its very end.
+fn refusal(opened: &Path, error: &protox::Error) -> ProtoError {
+    let text = format!("{error:?}");
+    let opened = opened.to_string_lossy();
+    let file = error.file().unwrap_or(&opened);
+    let text = if text.starts_with(file) {
+        format!("{PROTOS}/{text}")
+    } else {
+        format!("{PROTOS}/{file}: {text}")
+    };
+    ProtoError::Compile { text }
 }
 
 /// The files under `directory`, relative to it, in an order that does not

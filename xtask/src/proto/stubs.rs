@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use prost_build::{Config, Service, ServiceGenerator};
+use prost_build::{Config, Module, Service, ServiceGenerator};
+use prost_types::FileDescriptorProto;
 
 use super::{ProtoError, comments, names, package::Package};
 
 /// The code of each package, by file name.
 pub(super) fn generate(packages: &[Package]) -> Result<BTreeMap<String, String>, ProtoError> {
-    let mut requests = Vec::new();
-    for package in packages {
-        for file in &package.files {
-            let mut file = file.clone();
-            comments::sanitise(&mut file);
-            requests.push((package.module(), file));
-        }
-    }
-    let modules = config().generate(requests).map_err(|source| ProtoError::Generate { source })?;
+    // Google's files too: the generator makes nothing of them, but looks into
+    // their messages.
+    let files = packages.iter().flat_map(|package| package.imports.iter().chain(&package.files));
+    let files: BTreeMap<&str, &FileDescriptorProto> =
+        files.map(|file| (file.name(), file)).collect();
+    let requests = files.into_values().map(|file| {
+        let mut file = file.clone();
+        comments::sanitise(&mut file);
+        (Module::from_protobuf_package_name(file.package()), file)
+    });
+    let modules =
+        config().generate(requests.collect()).map_err(|source| ProtoError::Generate { source })?;
     Ok(packages
         .iter()
         .map(|package| {
