@@ -1,0 +1,215 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aegis_core::NodeId;
+use aegis_transport::{CallError, NeverSent, ResponseBody};
+use http::{HeaderMap, Response};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Code, Status};
+
+use crate::Error;
+use crate::call::Call;
+use crate::stage::Stage;
+use crate::view::{Missed, Picked};
+
+/// How long a call waits, in total, for the first sync and for connections that are on their way.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How often a call that waits for a stream looks again by itself: HTTP/2 does not say when the limit rises.
+const SLOT_PACE: Duration = Duration::from_millis(100);
+/// The first pause before a request returns to a provider that it already had; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// A peer that refuses is asked so many times at most, whatever the budget says.
+const MOST_REFUSALS: u32 = 5;
+
+/// The answer that a provider which does not serve the service any more gives before the handler runs.
+const REFUSED_HEADER: &str = "aegis-refused";
+const NOT_SERVED: &str = "not-served";
+
+/// Gives a call to one provider after the other until one has it.
+///
+/// Only what was never processed moves. What never left us goes to each other provider once; what a peer refused
+/// goes on once for free and then under the service's budget. Where there is no other provider it waits for that
+/// provider's next connection.
+pub(crate) struct Attempts<'a> {
+    call: &'a Call,
+    stage: &'a Stage,
+    /// Who had the request in this round.
+    tried: Vec<NodeId>,
+    sent: u32,
+    refusals: u32,
+    /// Why the last attempt failed.
+    last: Option<Last>,
+    looks: Option<watch::Receiver<()>>,
+    /// When waiting for a connection ends; set by the first wait.
+    give_up: Option<Instant>,
+    pause: Duration,
+}
+
+struct Last {
+    status: Status,
+    /// Whether asking the same node again may end otherwise.
+    worth_repeating: bool,
+}
+
+impl<'a> Attempts<'a> {
+    pub(crate) fn new(call: &'a Call, stage: &'a Stage) -> Self {
+        Self {
+            call,
+            stage,
+            tried: Vec::new(),
+            sent: 0,
+            refusals: 0,
+            last: None,
+            looks: None,
+            give_up: None,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    pub(crate) async fn run(mut self) -> Result<Response<ResponseBody>, Status> {
+        loop {
+            let Picked { slot, provider } = self.acquire().await?;
+            let Some(body) = self.call.replay.attempt() else {
+                return Err(self.out_of_providers());
+            };
+            if 0 < self.sent {
+                self.call.service().counts.moved.fetch_add(1, Ordering::Relaxed);
+            }
+            self.sent += 1;
+            let node_id = provider.node_id();
+            self.stage.answer(node_id, slot.address(), self.sent, provider.foreign);
+            let (last, refused) = match slot.send(self.call.request(body)).await {
+                Ok(answer) => match not_served(answer.headers()) {
+                    None => {
+                        self.call.replay.settle();
+                        return Ok(answer);
+                    }
+                    Some(status) => (Last { status, worth_repeating: false }, true),
+                },
+                Err(error) => {
+                    let never_sent = error.never_sent();
+                    let status = self.failed(error);
+                    match never_sent {
+                        None => return Err(status),
+                        Some(how) => (
+                            Last { status, worth_repeating: true },
+                            !matches!(how, NeverSent::SlotLost),
+                        ),
+                    }
+                }
+            };
+            self.may_move(last, refused)?;
+            self.tried.push(node_id.clone());
+        }
+    }
+
+    /// Remembers a failure, if the request may go out once more in spite of it.
+    fn may_move(&mut self, last: Last, refused: bool) -> Result<(), Status> {
+        if !self.call.replay.is_possible() {
+            return Err(last.status);
+        }
+        if refused {
+            self.refusals += 1;
+            // The first is free: a peer that drains refuses everything it has not begun.
+            let free = self.refusals == 1;
+            if MOST_REFUSALS <= self.refusals || !free && !self.call.service().may_repeat() {
+                return Err(last.status);
+            }
+        }
+        self.last = Some(last);
+        Ok(())
+    }
+
+    /// Gets a slot, waiting where that may help.
+    async fn acquire(&mut self) -> Result<Picked, Status> {
+        loop {
+            self.call.service().pool.check()?;
+            let missed = match self.call.pick(&self.tried) {
+                Ok(picked) => return Ok(picked),
+                Err(missed) => missed,
+            };
+            let Some(looks) = &mut self.looks else {
+                // Subscribed first and looked again after, so that no change falls in between.
+                self.looks = Some(self.call.service().looks.subscribe());
+                continue;
+            };
+            match missed {
+                Missed::Full => {
+                    self.stage.slot();
+                    drop(timeout(SLOT_PACE, looks.changed()).await);
+                }
+                Missed::Tried if self.last.as_ref().is_some_and(|it| it.worth_repeating) => {
+                    self.tried.clear();
+                    let pause = self.pause;
+                    self.pause = (pause * 2).min(SLOT_PACE);
+                    self.wait_up_to(pause).await?;
+                }
+                Missed::Bleak | Missed::Tried if !self.call.wait_ready => {
+                    return Err(self.out_of_providers());
+                }
+                Missed::Bleak | Missed::Pending | Missed::Tried => {
+                    self.wait_up_to(Duration::MAX).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits for a change of the directory or a connection, or for so long; fails once the call has waited enough.
+    async fn wait_up_to(&mut self, pause: Duration) -> Result<(), Status> {
+        self.stage.provider();
+        let now = Instant::now();
+        let give_up = *self.give_up.get_or_insert_with(|| now + LONGEST_WAIT);
+        if !self.call.wait_ready && give_up <= now {
+            return Err(self.out_of_providers());
+        }
+        let Some(looks) = &mut self.looks else { return Ok(()) };
+        let until = match now.checked_add(pause) {
+            Some(until) if self.call.wait_ready => until,
+            Some(until) => until.min(give_up),
+            None if self.call.wait_ready => {
+                drop(looks.changed().await);
+                return Ok(());
+            }
+            None => give_up,
+        };
+        drop(timeout_at(until, looks.changed()).await);
+        Ok(())
+    }
+
+    /// What the call ends with when nobody is left: why the last one did not take it, or who there is.
+    fn out_of_providers(&mut self) -> Status {
+        if let Some(last) = self.last.take() {
+            return last.status;
+        }
+        let service = self.call.service();
+        let error = match self.call.pinned_to() {
+            Some(provider) => Error::PinLost {
+                service: service.info.clone(),
+                node: provider.node_id().clone(),
+                explanation: Box::new(service.pool.explain(&service.info)),
+            },
+            None => service.pool.no_providers(&service.info),
+        };
+        error.into()
+    }
+
+    /// The status of a failed attempt, with the number of attempts.
+    fn failed(&self, error: CallError) -> Status {
+        let cause = Status::from(error);
+        let text =
+            format!("{} (attempt {} of {})", cause.message(), self.sent, self.call.service().info);
+        let mut status = Status::new(cause.code(), text);
+        status.set_source(std::sync::Arc::new(cause));
+        status
+    }
+}
+
+/// The status of an answer that says that the node does not serve what was asked for.
+fn not_served(headers: &HeaderMap) -> Option<Status> {
+    if headers.get(REFUSED_HEADER)? != NOT_SERVED {
+        return None;
+    }
+    // Only an answer that is nothing but its headers has its status there.
+    Status::from_header_map(headers).filter(|status| status.code() == Code::Unimplemented)
+}

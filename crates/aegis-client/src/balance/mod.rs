@@ -1,0 +1,5 @@
+//! Which provider a call goes to.
+
+mod round_robin;
+
+pub(crate) use round_robin::RoundRobin;

@@ -1,0 +1,230 @@
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::{Address, InvalidName, NodeId, ServiceInfo};
+use aegis_gossip::Observer;
+use aegis_tls::{Subject, TlsOptions};
+use aegis_topology::{Description, Label, NodeEntry, Publisher, ServiceEntry};
+use aegis_transport::{Connections, Network, Settings, Tcp};
+use tokio::runtime::Handle;
+
+use crate::limit::ResponseLimit;
+use crate::pool::Source;
+use crate::{BuildError, ServicePool};
+
+/// Describes a pool that stands alone; [`build`](Self::build) reports every mistake at once.
+///
+/// It needs certificates, and either the providers or the seeds of a mesh.
+#[must_use = "a builder does nothing until build"]
+#[derive(Debug)]
+pub struct PoolBuilder {
+    tls: Option<TlsOptions>,
+    providers: Vec<Given>,
+    seeds: Vec<String>,
+    limit: ResponseLimit,
+    network: Arc<dyn Network>,
+    settings: Settings,
+}
+
+/// A provider as it was written down.
+#[derive(Debug)]
+struct Given {
+    node_id: String,
+    address: String,
+    services: Vec<ServiceInfo>,
+    foreign: bool,
+}
+
+impl Default for PoolBuilder {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            providers: Vec::new(),
+            seeds: Vec::new(),
+            limit: ResponseLimit::Default,
+            network: Arc::new(Tcp::default()),
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl PoolBuilder {
+    /// The certificate to call with and the CA to trust. Required.
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        self.tls = Some(options);
+        self
+    }
+
+    /// A provider at a fixed address, and the id that its certificate must say.
+    ///
+    /// Several addresses of one node are tried in turn; its services add up.
+    pub fn provider(
+        self,
+        node_id: impl Into<String>,
+        address: impl Into<String>,
+        services: impl IntoIterator<Item = ServiceInfo>,
+    ) -> Self {
+        self.given(node_id.into(), address.into(), services, false)
+    }
+
+    /// A provider that is not aegis (a server on grpc-go or grpcio) with a certificate of this mesh.
+    ///
+    /// It is sent a keepalive PING every 5 min only, since such servers close connections that send more, and the
+    /// response limit is off unless it is set.
+    pub fn foreign_provider(
+        self,
+        node_id: impl Into<String>,
+        address: impl Into<String>,
+        services: impl IntoIterator<Item = ServiceInfo>,
+    ) -> Self {
+        self.given(node_id.into(), address.into(), services, true)
+    }
+
+    fn given(
+        mut self,
+        node_id: String,
+        address: String,
+        services: impl IntoIterator<Item = ServiceInfo>,
+        foreign: bool,
+    ) -> Self {
+        let services = services.into_iter().collect();
+        self.providers.push(Given { node_id, address, services, foreign });
+        self
+    }
+
+    /// Addresses of nodes to learn the mesh from, `host:port`: the pool follows their directory.
+    ///
+    /// One that answers is enough; all are tried again until they do.
+    pub fn seeds<A: Into<String>>(mut self, seeds: impl IntoIterator<Item = A>) -> Self {
+        self.seeds.extend(seeds.into_iter().map(Into::into));
+        self
+    }
+
+    /// Limits how long a call without a deadline waits for its response headers (10 s, foreign providers excepted).
+    ///
+    /// [`ServiceChannel::response_limit`](crate::ServiceChannel::response_limit) says what counts.
+    pub fn response_limit(mut self, limit: Duration) -> Self {
+        self.limit = ResponseLimit::Set(limit);
+        self
+    }
+
+    /// Lets a call without a deadline wait for ever.
+    pub fn no_response_limit(mut self) -> Self {
+        self.limit = ResponseLimit::Off;
+        self
+    }
+
+    /// Where byte streams come from (TCP); tests put pipes in memory here.
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// What connections may use, and how patient they are.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Reads the certificates and makes the pool; nothing is dialled before there is a channel, seeds excepted.
+    ///
+    /// Blocks for the files' reading. To be called inside a tokio runtime, which the pool's tasks then run on.
+    ///
+    /// # Errors
+    /// [`BuildError`] with every mistake.
+    pub fn build(self) -> Result<ServicePool, BuildError> {
+        let mut mistakes = Vec::new();
+        let nodes = nodes(self.providers, &mut mistakes);
+        let mut seeds = Vec::new();
+        for seed in self.seeds {
+            if let Some(seed) = parse::<Address>("seeds", &seed, &mut mistakes) {
+                seeds.push(seed);
+            }
+        }
+        match (nodes.is_empty(), seeds.is_empty()) {
+            (true, true) if mistakes.is_empty() => mistakes.push(BuildError::NobodyToCall),
+            (false, false) => mistakes.push(BuildError::ProvidersAndSeeds),
+            _ => {}
+        }
+        let tls = match self.tls.map(|options| options.load(&Subject::any())) {
+            Some(Ok(tls)) => Some(tls),
+            Some(Err(source)) => {
+                mistakes.push(BuildError::Tls { source });
+                None
+            }
+            None => {
+                mistakes.push(BuildError::NoTlsConfig);
+                None
+            }
+        };
+        let runtime = Handle::try_current().ok();
+        if runtime.is_none() {
+            mistakes.push(BuildError::NoRuntime);
+        }
+        let mistake = BuildError::collect(mistakes);
+        let (Some(tls), Some(runtime), None) = (tls, runtime, &mistake) else {
+            return Err(mistake.unwrap_or(BuildError::NoTlsConfig));
+        };
+        let connections = Connections::new(tls.clone(), self.network, self.settings);
+        let (directory, source) = if seeds.is_empty() {
+            (Publisher::fixed(nodes).directory(), Source::Fixed)
+        } else {
+            let observer = Observer::start(connections.clone(), tls.clone(), seeds);
+            (observer.directory(), Source::Observer(observer))
+        };
+        Ok(ServicePool::start(directory, connections, tls, self.limit, source, runtime))
+    }
+}
+
+/// One entry for each node that was given, with all its addresses and services.
+fn nodes(given: Vec<Given>, mistakes: &mut Vec<BuildError>) -> Vec<NodeEntry> {
+    struct Node {
+        id: NodeId,
+        addresses: Vec<Address>,
+        services: Vec<ServiceInfo>,
+        foreign: bool,
+    }
+    let mut nodes: Vec<Node> = Vec::new();
+    for Given { node_id, address, services, foreign } in given {
+        let id = parse::<NodeId>("provider", &node_id, mistakes);
+        let address = parse::<Address>("provider", &address, mistakes);
+        let (Some(id), Some(address)) = (id, address) else { continue };
+        if !address.is_reachable() {
+            mistakes.push(BuildError::Unreachable { node: id, address });
+            continue;
+        }
+        if services.is_empty() {
+            mistakes.push(BuildError::NoServices { node: id });
+            continue;
+        }
+        match nodes.iter_mut().find(|it| it.id == id) {
+            Some(node) => {
+                node.addresses.push(address);
+                node.services.extend(services);
+                node.foreign |= foreign;
+            }
+            None => nodes.push(Node { id, addresses: vec![address], services, foreign }),
+        }
+    }
+    let mut entries = Vec::new();
+    for Node { id, addresses, services, foreign } in nodes {
+        let services = services.into_iter().map(ServiceEntry::new);
+        match Description::new(Label::default(), addresses, services) {
+            Ok(description) => {
+                let entry = NodeEntry::fixed(id, description);
+                entries.push(if foreign { entry.foreign() } else { entry });
+            }
+            Err(source) => mistakes.push(BuildError::Description { node: id, source }),
+        }
+    }
+    entries
+}
+
+fn parse<T: FromStr<Err = InvalidName>>(
+    setting: &'static str,
+    text: &str,
+    mistakes: &mut Vec<BuildError>,
+) -> Option<T> {
+    text.parse().map_err(|source| mistakes.push(BuildError::Name { setting, source })).ok()
+}

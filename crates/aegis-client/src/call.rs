@@ -1,0 +1,145 @@
+use std::sync::{Arc, OnceLock};
+
+use aegis_transport::deadline::Deadline;
+use aegis_transport::timeout::{self, GRPC_TIMEOUT};
+use http::request::Parts;
+use http::{HeaderName, Request, Response};
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::{Code, Status};
+
+use crate::attempts::Attempts;
+use crate::body::ResponseBody;
+use crate::limit::ResponseLimit;
+use crate::pool::UnderWay;
+use crate::replay::{Attempt, Replay};
+use crate::request::Marks;
+use crate::service::Service;
+use crate::stage::Stage;
+use crate::view::{Missed, Picked, Provider, pick_pinned};
+use crate::{ServiceChannel, deadline};
+
+/// `name/version` of the service that a request is for.
+const AEGIS_SERVICE: HeaderName = HeaderName::from_static("aegis-service");
+
+/// One call through a channel, from the request to the head of its answer.
+pub(crate) struct Call {
+    under_way: UnderWay,
+    pin: Option<Arc<OnceLock<Arc<Provider>>>>,
+    head: Parts,
+    pub(crate) replay: Replay,
+    pub(crate) started: Instant,
+    pub(crate) deadline: Option<Deadline>,
+    limit: ResponseLimit,
+    pub(crate) wait_ready: bool,
+}
+
+impl Call {
+    /// Takes a request over.
+    ///
+    /// To be called in the caller's task, whose inherited deadline it reads. Fails on a `grpc-timeout` that is none.
+    pub(crate) fn new(channel: &ServiceChannel, request: Request<Body>) -> Result<Self, Status> {
+        let (mut head, body) = request.into_parts();
+        let marks = Marks::of(&head.extensions);
+        // They are of this process and would only be copied with each attempt.
+        head.extensions.clear();
+        head.headers.insert(AEGIS_SERVICE, channel.service.header.clone());
+        let own = timeout::parse(&head.headers)?.map(Deadline::after);
+        let inherited =
+            deadline::inherited().filter(|_| !marks.without_inherited_deadline).map(Deadline::from);
+        Ok(Self {
+            under_way: UnderWay::begin(&channel.service),
+            pin: channel.pin.clone(),
+            head,
+            replay: Replay::new(body),
+            started: Instant::now(),
+            deadline: own.into_iter().chain(inherited).min(),
+            limit: channel.limit,
+            wait_ready: marks.wait_ready,
+        })
+    }
+
+    /// Makes the call, up to the head of its answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future resets the request's stream.
+    pub(crate) async fn run(self) -> Result<Response<ResponseBody>, Status> {
+        let stage = Stage::default();
+        if self.deadline.is_some_and(Deadline::has_passed) {
+            return Err(stage.deadline_passed(&self));
+        }
+        let outcome = tokio::select! {
+            biased;
+            outcome = Attempts::new(&self, &stage).run() => outcome,
+            status = self.expired(&stage) => Err(status),
+        };
+        match outcome {
+            Ok(answer) => {
+                let deadline = self.deadline.map(|it| (it, stage.deadline_text(&self)));
+                Ok(answer.map(|body| ResponseBody::new(body, deadline, self.under_way)))
+            }
+            // A peer whose clock is a little ahead resets the stream before our own timer fires.
+            Err(status)
+                if status.code() == Code::Cancelled
+                    && self.deadline.is_some_and(Deadline::has_passed) =>
+            {
+                Err(stage.deadline_passed(&self))
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Waits until the call's time is over, and says how it ends.
+    async fn expired(&self, stage: &Stage) -> Status {
+        if let Some(deadline) = self.deadline {
+            deadline.passed().await;
+            return stage.deadline_passed(self);
+        }
+        while let Some(limit) = self.limit.towards(stage.is_foreign()) {
+            let since = self.replay.progress().unwrap_or(self.started);
+            // A limit beyond what the clock can say is none.
+            let Some(at) = since.checked_add(limit) else { break };
+            if at <= Instant::now() {
+                return stage.limit_passed(self, limit);
+            }
+            tokio::time::sleep_until(at).await;
+        }
+        std::future::pending().await
+    }
+
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.under_way.service
+    }
+
+    /// Picks a provider that is not among `tried`.
+    pub(crate) fn pick(&self, tried: &[aegis_core::NodeId]) -> Result<Picked, Missed> {
+        let service = self.service();
+        let Some(pin) = &self.pin else {
+            return service.view.load().pick(&service.balance, tried);
+        };
+        if let Some(provider) = pin.get() {
+            return pick_pinned(provider, tried);
+        }
+        let picked = service.view.load().pick(&service.balance, tried)?;
+        let provider = pin.get_or_init(|| Arc::clone(&picked.provider));
+        if provider.node_id() == picked.provider.node_id() {
+            return Ok(picked);
+        }
+        // Another call of the same client chose first.
+        pick_pinned(provider, tried)
+    }
+
+    /// The node that every attempt has to go to.
+    pub(crate) fn pinned_to(&self) -> Option<&Arc<Provider>> {
+        self.pin.as_ref()?.get()
+    }
+
+    /// The request for one attempt, with what is left of the deadline.
+    pub(crate) fn request(&self, body: Attempt) -> Request<Attempt> {
+        let mut head = self.head.clone();
+        if let Some(deadline) = self.deadline {
+            head.headers.insert(GRPC_TIMEOUT, timeout::encode(deadline.remaining()));
+        }
+        Request::from_parts(head, body)
+    }
+}

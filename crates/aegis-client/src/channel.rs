@@ -1,0 +1,168 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aegis_core::{NodeId, ServiceInfo};
+use tonic::Status;
+use tonic::body::Body;
+use tower_service::Service as TowerService;
+
+use crate::body::ResponseBody;
+use crate::call::Call;
+use crate::limit::ResponseLimit;
+use crate::service::Service;
+use crate::view::Provider;
+use crate::{Error, Explanation};
+
+/// Calls a service of the mesh; a provider is chosen for each request.
+///
+/// It is what generated clients are made of (`IdentityServiceClient::new(channel)`), and a tower service that
+/// layers of the user may wrap. Cloning it is cheap. It is always ready: the provider, and with it readiness,
+/// is chosen per call.
+///
+/// A call goes to a connected provider, in turns. While the first sync or a first connection is under way it
+/// waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never was
+/// processed goes to another provider. A deadline (`Request::set_timeout`, or that of the handler the call is
+/// made in) covers the whole call; without one, a response limit of 10 s runs up to the response headers.
+#[derive(Clone, Debug)]
+pub struct ServiceChannel {
+    pub(crate) service: Arc<Service>,
+    pub(crate) limit: ResponseLimit,
+    pub(crate) pin: Option<Arc<OnceLock<Arc<Provider>>>>,
+}
+
+impl ServiceChannel {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
+        let limit = service.pool.limit;
+        Self { service, limit, pin: None }
+    }
+
+    /// Limits how long a call without a deadline waits for its response headers; 10 s unless said here or at the pool.
+    ///
+    /// The wait for a provider, for a stream and for the peer's window counts. Each piece of the request that is
+    /// taken to be sent restarts it. A response that has begun may take as long as it likes.
+    #[must_use]
+    pub fn response_limit(mut self, limit: Duration) -> Self {
+        self.limit = ResponseLimit::Set(limit);
+        self
+    }
+
+    /// Lets a call without a deadline wait for ever.
+    #[must_use]
+    pub fn no_response_limit(mut self) -> Self {
+        self.limit = ResponseLimit::Off;
+        self
+    }
+
+    /// The service it calls.
+    pub fn info(&self) -> &ServiceInfo {
+        &self.service.info
+    }
+
+    /// Says for each provider whether it is called, and if not, why.
+    pub fn explain(&self) -> Explanation {
+        self.service.pool.explain(&self.service.info)
+    }
+
+    /// Whether a call has somebody to go to, now or after the first sync or connection.
+    ///
+    /// # Errors
+    /// What the call would fail with at once: [`Error::Closed`], [`Error::NoTlsConfig`] or [`Error::NoProviders`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.service.pool.check()?;
+        if self.service.view.load().is_hopeful() {
+            return Ok(());
+        }
+        Err(self.service.pool.no_providers(&self.service.info))
+    }
+
+    /// Waits until `count` providers are connected.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] after `timeout`; [`Error::Closed`] or [`Error::NoTlsConfig`] at once.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn wait_ready(&self, count: usize, timeout: Duration) -> Result<(), Error> {
+        match tokio::time::timeout(timeout, self.connected(count)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::NotReady {
+                service: self.service.info.clone(),
+                wanted: count,
+                connected: self.service.view.load().ready.len(),
+                explanation: Box::new(self.explain()),
+            }),
+        }
+    }
+
+    async fn connected(&self, count: usize) -> Result<(), Error> {
+        let mut looks = self.service.looks.subscribe();
+        loop {
+            self.service.pool.check()?;
+            if count <= self.service.view.load().ready.len() {
+                return Ok(());
+            }
+            // The sender lives in the service that we hold.
+            if looks.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
+    /// The same channel, all of whose calls go to one provider: the next in turn, chosen now or, while the first
+    /// sync or connection is under way, with the first call.
+    pub(crate) fn pinned(&self) -> Result<Self, Error> {
+        self.check()?;
+        let pin = OnceLock::new();
+        let view = self.service.view.load();
+        if let Some(provider) = view.turn(&self.service.balance) {
+            // A fresh lock is empty.
+            drop(pin.set(Arc::clone(provider)));
+        }
+        Ok(Self { pin: Some(Arc::new(pin)), ..self.clone() })
+    }
+
+    /// The provider that all its calls go to, once it is chosen; `None` for a channel that chooses per call.
+    pub fn pinned_to(&self) -> Option<&NodeId> {
+        self.pin.as_ref()?.get().map(|provider| provider.node_id())
+    }
+}
+
+impl TowerService<http::Request<Body>> for ServiceChannel {
+    type Response = http::Response<ResponseBody>;
+    type Error = Status;
+    type Future = ResponseFuture;
+
+    // Always ready, also when closed: tonic turns an error from here into a bare string.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> ResponseFuture {
+        // Read here and not in the future: the caller's task has the inherited deadline, whoever polls.
+        let call = Call::new(self, request);
+        ResponseFuture { inner: Box::pin(async move { call?.run().await }) }
+    }
+}
+
+/// The answer to come. Dropping it gives the call up: a request that was sent is reset.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture {
+    inner: Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>,
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<http::Response<ResponseBody>, Status>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

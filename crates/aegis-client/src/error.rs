@@ -1,0 +1,143 @@
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use aegis_core::{NodeId, ServiceInfo};
+use tonic::Status;
+
+use crate::Explanation;
+
+/// Why no call could be made.
+///
+/// As a [`Status`], which keeps it as its source, so [`Error::from_status`] finds it again:
+///
+/// | error | code | who acts |
+/// |---|---|---|
+/// | `Closed` | unavailable | the caller: it closed the pool |
+/// | `NoProviders`, `NotReady`, `PinLost` | unavailable | the operator, or a retry |
+/// | `NoTlsConfig` | internal | the operator |
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pool was closed. The caller made the call too late.
+    #[error("the pool is closed")]
+    Closed,
+    /// Nobody can be called: no node advertises the service, or each that does failed to connect. The operator
+    /// starts a provider or mends what `explanation` says; a retry may find one.
+    #[error("no provider of {service} can be called: {}", .explanation.summary())]
+    NoProviders {
+        /// The service asked for.
+        service: ServiceInfo,
+        /// What there is instead.
+        explanation: Box<Explanation>,
+    },
+    /// Our own certificate cannot be used now. The operator renews it.
+    #[error("there is no certificate to call with")]
+    NoTlsConfig {
+        /// What is wrong with it. Its type is not part of the contract.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The one provider that the client is pinned to cannot be called. The caller asks for another client.
+    #[error("node {node}, to which this client of {service} is pinned, cannot be called: {}", .explanation.verdict_on(.node))]
+    PinLost {
+        /// The service asked for.
+        service: ServiceInfo,
+        /// The provider.
+        node: NodeId,
+        /// What the pool knows of it and of the others.
+        explanation: Box<Explanation>,
+    },
+    /// Fewer providers than asked for were connected in time. The operator acts, as for `NoProviders`.
+    #[error("{connected} of the {wanted} providers of {service} waited for are connected: {}", .explanation.summary())]
+    NotReady {
+        /// The service asked for.
+        service: ServiceInfo,
+        /// How many were waited for.
+        wanted: usize,
+        /// How many there are.
+        connected: usize,
+        /// What keeps the others away.
+        explanation: Box<Explanation>,
+    },
+}
+
+impl Error {
+    /// The error that a call failed with, if it was ours and not an answer of the provider.
+    pub fn from_status(status: &Status) -> Option<&Self> {
+        let mut source = status.source();
+        while let Some(error) = source {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            source = error.source();
+        }
+        None
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
+        let text = chain(&error);
+        let mut status = match error {
+            Error::NoTlsConfig { .. } => Self::internal(text),
+            Error::Closed
+            | Error::NoProviders { .. }
+            | Error::NotReady { .. }
+            | Error::PinLost { .. } => Self::unavailable(text),
+        };
+        status.set_source(Arc::new(error));
+        status
+    }
+}
+
+/// An error and its causes, joined by colons.
+pub(crate) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        // Some errors repeat their cause.
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_found_again_in_its_status() {
+        let status = Status::from(Error::Closed);
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(matches!(Error::from_status(&status), Some(Error::Closed)));
+    }
+
+    #[test]
+    fn an_error_is_found_in_a_status_that_was_wrapped() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("a layer of the user")]
+        struct Layer(#[source] Status);
+        let wrapped = Status::from_error(Box::new(Layer(Error::Closed.into())));
+        assert!(matches!(Error::from_status(&wrapped), Some(Error::Closed)));
+    }
+
+    #[test]
+    fn an_answer_of_the_provider_is_none_of_ours() {
+        assert!(Error::from_status(&Status::unavailable("the pool is closed")).is_none());
+    }
+
+    #[test]
+    fn a_missing_certificate_says_why() {
+        let error = Error::NoTlsConfig { source: "it expired".into() };
+        let status = Status::from(error);
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().contains("it expired"), "{status}");
+    }
+}

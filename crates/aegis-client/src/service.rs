@@ -1,0 +1,96 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aegis_core::{NodeId, ServiceInfo};
+use aegis_topology::Snapshot;
+use aegis_transport::Target;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::balance::RoundRobin;
+use crate::budget::Budget;
+use crate::pool::Shared;
+use crate::view::{Provider, View};
+
+/// What all channels of one service share.
+pub(crate) struct Service {
+    pub(crate) pool: Arc<Shared>,
+    pub(crate) info: ServiceInfo,
+    /// `name/version`, as each request carries it.
+    pub(crate) header: HeaderValue,
+    pub(crate) view: ArcSwap<View>,
+    /// Sent after each look at the directory and the links, whether or not the view differs.
+    pub(crate) looks: watch::Sender<()>,
+    pub(crate) balance: RoundRobin,
+    pub(crate) budget: Budget,
+    pub(crate) counts: Counts,
+}
+
+/// Always-on counters, read through [`Explanation`](crate::Explanation).
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) calls: AtomicU64,
+    pub(crate) moved: AtomicU64,
+    pub(crate) over_budget: AtomicU64,
+}
+
+impl Service {
+    #[expect(clippy::expect_used, reason = "names and versions are ASCII by their grammar")]
+    pub(crate) fn new(pool: Arc<Shared>, info: ServiceInfo) -> Arc<Self> {
+        let header = HeaderValue::from_str(&info.to_string()).expect("a name is a header value");
+        Arc::new(Self {
+            pool,
+            info,
+            header,
+            view: ArcSwap::default(),
+            looks: watch::Sender::new(()),
+            balance: RoundRobin::default(),
+            budget: Budget::new(Instant::now()),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Makes the view anew. Links of providers that stay are kept, those of providers that went are given up.
+    ///
+    /// One at a time: the pool calls it under the lock of its services.
+    pub(crate) fn look(&self, snapshot: &Snapshot) {
+        let old = self.view.load();
+        let known: HashMap<&NodeId, &Arc<Provider>> =
+            old.providers.iter().map(|it| (it.node_id(), it)).collect();
+        let providers = snapshot.providers(&self.info).iter().map(|node| {
+            if let Some(provider) = known.get(node.node_id()) {
+                provider.link.set_addresses(node.addresses().to_vec());
+                return Arc::clone(provider);
+            }
+            let target = Target::new(node.node_id().clone(), node.addresses().to_vec());
+            let target = if node.is_foreign() { target.foreign() } else { target };
+            Provider::new(self.pool.connections.link(target), node.is_foreign())
+        });
+        self.publish(View::new(providers.collect(), snapshot.is_synced()));
+    }
+
+    pub(crate) fn publish(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.looks.send_replace(());
+    }
+
+    /// Whether the budget lets a refused request go out again.
+    pub(crate) fn may_repeat(&self) -> bool {
+        let calls = self.counts.calls.load(Ordering::Relaxed);
+        let may = self.budget.withdraw(calls, Instant::now());
+        if !may {
+            self.counts.over_budget.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("info", &self.info).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aegis_core::NodeId;
+use aegis_transport::{Link, LinkStatus, Slot, Unavailable};
+
+use crate::balance::RoundRobin;
+
+/// A provider of a service, and the demand for its connection.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    pub(crate) link: Link,
+    pub(crate) foreign: bool,
+    pub(crate) picks: AtomicU64,
+}
+
+impl Provider {
+    pub(crate) fn new(link: Link, foreign: bool) -> Arc<Self> {
+        Arc::new(Self { link, foreign, picks: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn node_id(&self) -> &NodeId {
+        self.link.node_id()
+    }
+
+    fn picked(self: &Arc<Self>, slot: Slot) -> Picked {
+        self.picks.fetch_add(1, Ordering::Relaxed);
+        Picked { slot, provider: Arc::clone(self) }
+    }
+}
+
+/// What calls of a service choose from: immutable, replaced as a whole when the directory or a link changes.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// Every provider, by node id.
+    pub(crate) providers: Vec<Arc<Provider>>,
+    /// Those that take turns: connected, and answering PINGs.
+    pub(crate) ready: Vec<Arc<Provider>>,
+    /// Connected, but silent.
+    stalled: Vec<Arc<Provider>>,
+    outlook: Outlook,
+}
+
+/// What waiting may bring while nobody is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Outlook {
+    /// Nothing soon: nobody provides the service, or everybody's last attempt failed.
+    #[default]
+    Bleak,
+    /// A connection may be up in a moment.
+    Connecting,
+    /// The directory's first sync is under way.
+    Syncing,
+}
+
+/// A slot on a provider's connection.
+#[derive(Debug)]
+pub(crate) struct Picked {
+    pub(crate) slot: Slot,
+    pub(crate) provider: Arc<Provider>,
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// Nobody is connected, and waiting is not likely to help.
+    Bleak,
+    /// Each stream that the connected ones allow is in use.
+    Full,
+    /// A connection or the first sync is under way.
+    Pending,
+    /// Those that are connected have had this request.
+    Tried,
+}
+
+impl View {
+    pub(crate) fn new(providers: Vec<Arc<Provider>>, synced: bool) -> Self {
+        let mut view = Self { providers, ..Self::default() };
+        if !synced {
+            view.outlook = Outlook::Syncing;
+        }
+        for provider in &view.providers {
+            match provider.link.status() {
+                LinkStatus::Connected { stalled: true, .. } => {
+                    view.stalled.push(Arc::clone(provider));
+                }
+                LinkStatus::Connected { .. } => view.ready.push(Arc::clone(provider)),
+                // After a failure an attempt is not worth a call's time until it succeeds.
+                LinkStatus::Connecting { failures: 0, .. } if view.outlook == Outlook::Bleak => {
+                    view.outlook = Outlook::Connecting;
+                }
+                _ => {}
+            }
+        }
+        view
+    }
+
+    /// Whether a call has anybody to go to, now or soon.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        !self.ready.is_empty() || !self.stalled.is_empty() || self.outlook != Outlook::Bleak
+    }
+
+    /// The provider whose turn it is, whether or not it has a slot.
+    pub(crate) fn turn(&self, balance: &RoundRobin) -> Option<&Arc<Provider>> {
+        balance.turn(self.ready.len()).next().and_then(|index| self.ready.get(index))
+    }
+
+    /// Picks the next provider that is connected, has a free slot and is not among `tried`.
+    pub(crate) fn pick(&self, balance: &RoundRobin, tried: &[NodeId]) -> Result<Picked, Missed> {
+        let mut seen = Seen::default();
+        for index in balance.turn(self.ready.len()) {
+            let Some(provider) = self.ready.get(index) else { continue };
+            if let Some(picked) = take(provider, tried, &mut seen) {
+                return Ok(picked);
+            }
+        }
+        // One that is full will have a slot before a silent one answers.
+        if seen.full {
+            return Err(Missed::Full);
+        }
+        let stalled = balance.turn(self.stalled.len()).filter_map(|index| self.stalled.get(index));
+        // A ready one may have fallen silent since the view was made.
+        for provider in stalled.chain(&self.ready) {
+            if tried.contains(provider.node_id()) {
+                seen.tried = true;
+                continue;
+            }
+            if let Ok(slot) = provider.link.try_acquire_stalled() {
+                return Ok(provider.picked(slot));
+            }
+        }
+        Err(seen.missed(self.outlook))
+    }
+}
+
+/// Picks the one provider a client is pinned to.
+pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<Picked, Missed> {
+    let mut seen = Seen::default();
+    if let Some(picked) = take(provider, tried, &mut seen) {
+        return Ok(picked);
+    }
+    if seen.full {
+        return Err(Missed::Full);
+    }
+    if !seen.tried
+        && let Ok(slot) = provider.link.try_acquire_stalled()
+    {
+        return Ok(provider.picked(slot));
+    }
+    let outlook = match provider.link.status() {
+        LinkStatus::Connecting { failures: 0, .. } => Outlook::Connecting,
+        _ => Outlook::Bleak,
+    };
+    Err(seen.missed(outlook))
+}
+
+fn take(provider: &Arc<Provider>, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
+    if tried.contains(provider.node_id()) {
+        seen.tried = true;
+        return None;
+    }
+    match provider.link.try_acquire() {
+        Ok(slot) => return Some(provider.picked(slot)),
+        Err(Unavailable::Full) => seen.full = true,
+        Err(Unavailable::NotConnected) => seen.lost = true,
+        Err(_) => {}
+    }
+    None
+}
+
+/// What was met on the way through a view.
+#[derive(Debug, Default)]
+struct Seen {
+    full: bool,
+    lost: bool,
+    tried: bool,
+}
+
+impl Seen {
+    fn missed(&self, outlook: Outlook) -> Missed {
+        if self.full {
+            Missed::Full
+        } else if self.tried {
+            Missed::Tried
+        } else if self.lost || outlook != Outlook::Bleak {
+            // A connection lost since the view was made: the next view says whether a successor is on its way.
+            Missed::Pending
+        } else {
+            Missed::Bleak
+        }
+    }
+}
