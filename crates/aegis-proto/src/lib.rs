@@ -60,11 +60,13 @@ pub mod convert;
 #[rustfmt::skip]
 #[allow(
     clippy::all,
+    clippy::nursery,
     clippy::pedantic,
     clippy::restriction,
     elided_lifetimes_in_paths,
     missing_docs,
     non_camel_case_types,
+    non_snake_case,
     unnameable_types,
     unreachable_pub,
     unused_imports,

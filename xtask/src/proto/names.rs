@@ -21,9 +21,10 @@ const CLIENT_METHODS: [&str; 7] = [
 ];
 
 /// What the code of a generated client or server calls by its bare name.
-const SERVICE_TYPES: [&str; 17] = [
+const SERVICE_TYPES: [&str; 18] = [
     "Arc",
     "Body",
+    "Box",
     "BoxFuture",
     "BoxStream",
     "Bytes",

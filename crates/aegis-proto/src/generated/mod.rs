@@ -6,14 +6,14 @@ pub mod identity {
 
         /// The descriptors of this package and of all that it imports, encoded.
         pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("aegis.identity.v1.bin");
-        pub use crate::generated::packages::aegis::identity::v1::__items::*;
+        pub use crate::generated::packages::aegis::identity::v1::*;
     }
     pub mod v2 {
         //! Package `aegis.identity.v2`, from `proto/identity/v2/identity.proto`.
 
         /// The descriptors of this package and of all that it imports, encoded.
         pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("aegis.identity.v2.bin");
-        pub use crate::generated::packages::aegis::identity::v2::__items::*;
+        pub use crate::generated::packages::aegis::identity::v2::*;
     }
 }
 pub mod mesh {
@@ -21,46 +21,30 @@ pub mod mesh {
 
     /// The descriptors of this package and of all that it imports, encoded.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("aegis.bin");
-    pub use crate::generated::packages::aegis::__items::*;
+    pub use crate::generated::packages::aegis::*;
     pub mod v1 {
         //! Package `aegis.mesh.v1`, from `proto/mesh/v1/mesh.proto`.
 
         /// The descriptors of this package and of all that it imports, encoded.
         pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("aegis.mesh.v1.bin");
-        pub use crate::generated::packages::aegis::mesh::v1::__items::*;
+        pub use crate::generated::packages::aegis::mesh::v1::*;
     }
 }
 
 mod packages {
-    pub mod aegis {
-        pub use __items::*;
-        pub mod __items {
-            use super::*;
-            include!("aegis.rs");
-        }
-        pub mod identity {
-            pub mod v1 {
-                pub use __items::*;
-                pub mod __items {
-                    use super::*;
-                    include!("aegis.identity.v1.rs");
-                }
+    pub(in crate::generated) mod aegis {
+        include!("aegis.rs");
+        pub(in crate::generated) mod identity {
+            pub(in crate::generated) mod v1 {
+                include!("aegis.identity.v1.rs");
             }
-            pub mod v2 {
-                pub use __items::*;
-                pub mod __items {
-                    use super::*;
-                    include!("aegis.identity.v2.rs");
-                }
+            pub(in crate::generated) mod v2 {
+                include!("aegis.identity.v2.rs");
             }
         }
-        pub mod mesh {
-            pub mod v1 {
-                pub use __items::*;
-                pub mod __items {
-                    use super::*;
-                    include!("aegis.mesh.v1.rs");
-                }
+        pub(in crate::generated) mod mesh {
+            pub(in crate::generated) mod v1 {
+                include!("aegis.mesh.v1.rs");
             }
         }
     }
