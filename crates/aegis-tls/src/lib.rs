@@ -22,7 +22,7 @@
 //! |---|---|---|
 //! | `client` | [`Tls::connect`] | yes |
 //! | `server` | [`Tls::accept`], [`Caller`] | yes |
-//! | `dev-ca` | `dev`: a development CA in a directory | no |
+//! | `dev-ca` | `dev::DevCa`, and [`TlsOptions::cert_dir`] makes what is missing: a development CA in a directory | no |
 
 #[cfg(feature = "server")]
 mod accept;
@@ -37,6 +37,8 @@ mod clock;
 mod connect;
 #[cfg(feature = "client")]
 mod connect_error;
+#[cfg(feature = "dev-ca")]
+pub mod dev;
 mod error;
 #[cfg(any(feature = "client", feature = "server"))]
 mod handshake;

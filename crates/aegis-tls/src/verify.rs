@@ -55,8 +55,18 @@ impl Root {
         self.development
     }
 
+    #[cfg(feature = "dev-ca")]
+    pub(crate) fn not_before(&self) -> SystemTime {
+        self.not_before
+    }
+
+    #[cfg(feature = "dev-ca")]
+    pub(crate) fn not_after(&self) -> SystemTime {
+        self.not_after
+    }
+
     /// webpki knows no dates of a trust anchor, so an expired root would vouch for ever.
-    fn check_dates(&self, now: SystemTime) -> Result<(), Rejection> {
+    pub(crate) fn check_dates(&self, now: SystemTime) -> Result<(), Rejection> {
         check_dates(ChainPart::Root, self.not_before, self.not_after, now)
     }
 }

@@ -1,0 +1,124 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aegis_node::{Node, NodeBuilder, Server};
+use aegis_transport::{Network, Tcp};
+
+use crate::{MemoryNetwork, TestCa};
+
+/// A mesh of whole nodes within one process, over real mutual TLS and HTTP/2.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use aegis_client::ServiceClient;
+/// use aegis_core::ServiceInfo;
+/// use aegis_proto::identity::v1::{GetUserRequest, identity_service_client::IdentityServiceClient};
+/// use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+/// use aegis_testing::TestMesh;
+///
+/// const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+///
+/// struct Fake;
+///
+/// impl IdentityService for Fake {}
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mesh = TestMesh::in_memory();
+/// let _a = mesh.serve("a", |node| node.service(IDENTITY_V1, IdentityServiceServer::new(Fake))).await;
+/// let c = mesh.node("c");
+/// let identity = ServiceClient::new(&c.pool(), IDENTITY_V1, IdentityServiceClient::new);
+/// identity.wait_ready(1, Duration::from_secs(5)).await?;
+/// let status = identity.get()?.get_user(GetUserRequest::default()).await.unwrap_err();
+/// assert_eq!(status.code(), tonic::Code::Unimplemented);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TestMesh {
+    ca: TestCa,
+    network: Arc<dyn Network>,
+    /// Where the nodes listen that were started so far: the seeds of those to come.
+    seeds: Mutex<Vec<String>>,
+}
+
+impl TestMesh {
+    /// A mesh over pipes in memory: fast, and independent of the machine.
+    pub fn in_memory() -> Self {
+        Self::over(Arc::new(MemoryNetwork::new()))
+    }
+
+    /// A mesh over TCP on the loopback interface, each node on a port of its own.
+    pub fn loopback() -> Self {
+        Self::over(Arc::new(Tcp::default()))
+    }
+
+    fn over(network: Arc<dyn Network>) -> Self {
+        Self { ca: TestCa::new(), network, seeds: Mutex::default() }
+    }
+
+    /// The CA of the mesh.
+    pub fn ca(&self) -> &TestCa {
+        &self.ca
+    }
+
+    /// What stands for the network.
+    pub fn network(&self) -> Arc<dyn Network> {
+        Arc::clone(&self.network)
+    }
+
+    /// A node's builder with id, certificates, a free port, and the nodes started so far as seeds.
+    pub fn builder(&self, id: &str) -> NodeBuilder {
+        let seeds = self.seeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Node::builder()
+            .id(id)
+            .node_type("test")
+            .address("127.0.0.1:0")
+            .tls(self.ca.options(id, "test"))
+            .network(self.network())
+            .join(seeds)
+    }
+
+    /// A node that only calls others.
+    ///
+    /// # Panics
+    /// If the node cannot be built.
+    pub fn node(&self, id: &str) -> Node {
+        built(self.builder(id))
+    }
+
+    /// Builds and starts a node that serves.
+    ///
+    /// # Panics
+    /// If the node cannot be built or started.
+    pub async fn serve(&self, id: &str, with: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Server {
+        self.start(with(self.builder(id))).await
+    }
+
+    /// Starts a node from its builder; nodes to come learn the mesh from it.
+    ///
+    /// # Panics
+    /// If the node cannot be built or started.
+    #[expect(clippy::panic, reason = "this is a test's set-up")]
+    pub async fn start(&self, builder: NodeBuilder) -> Server {
+        let server = match built(builder).start().await {
+            Ok(server) => server,
+            Err(error) => panic!("{}", chain(&error)),
+        };
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner).push(server.local_addr().to_string());
+        server
+    }
+}
+
+#[expect(clippy::panic, reason = "this is a test's set-up")]
+fn built(builder: NodeBuilder) -> Node {
+    match builder.build() {
+        Ok(node) => node,
+        Err(error) => panic!("{}", chain(&error)),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
