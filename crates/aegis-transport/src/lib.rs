@@ -1,1 +1,48 @@
-//! Under construction.
+//! The pinned HTTP/2 connections of an aegis mesh: dial, TLS, keepalive, stream slots, classified errors, close.
+//!
+//! ```text
+//! Connections ──link(Target)──▶ Link ──try_acquire()──▶ Slot ──send(request)──▶ Response<ResponseBody> | CallError
+//!   one entry per node id        │                                               NeverSent: may be sent elsewhere
+//!                                └─channel()──▶ NodeChannel: a tower service for calls to this one node
+//! ```
+//!
+//! A connection is keyed by the **node id**, which its certificate proves, not by an address.
+//! It counts as connected when the peer's SETTINGS were read: in TLS 1.3 nothing before that shows that the peer takes our certificate.
+//! A stream is opened only while the peer allows one more, so nothing waits inside HTTP/2 and what was never sent is known exactly.
+//!
+//! What it does not do: choose between nodes, retry, replay, set a deadline nobody asked for. `aegis-client` does.
+
+mod backoff;
+mod body;
+mod bulk;
+mod cache;
+mod call_error;
+mod channel;
+mod connection;
+pub mod deadline;
+mod dial;
+mod driver;
+mod error;
+mod heard;
+mod keepalive;
+mod keeper;
+mod link;
+mod network;
+mod node;
+mod pump;
+mod settings;
+mod signals;
+mod slot;
+mod task;
+pub mod timeout;
+
+pub use body::ResponseBody;
+pub use cache::{Connections, Target};
+pub use call_error::{CallError, NeverSent};
+pub use channel::NodeChannel;
+pub use error::{DialError, Unavailable};
+pub use link::{Link, LinkStatus};
+pub use network::{BoxFuture, BoxIo, Io, Listener, Network, Tcp};
+pub use settings::{Backoff, Keepalive, Pace, Settings};
+pub use signals::{Changes, LinkCounters};
+pub use slot::Slot;

@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::settings::Backoff;
+
+/// When a node is dialled next. Sans-IO: clock and chance (in 0..1) are arguments.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    /// Dials that failed in a row.
+    failures: u32,
+    /// Since when.
+    since: Option<Instant>,
+    given_up: bool,
+    /// Connections in a row that ended before they were steady.
+    short_lived: u32,
+}
+
+/// What a failure is worth in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Say {
+    First,
+    GivingUp,
+    Nothing,
+}
+
+impl Attempts {
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A dial failed: how long to wait for the next, and what to log.
+    pub(crate) fn failed(
+        &mut self,
+        settings: &Backoff,
+        now: Instant,
+        chance: f64,
+    ) -> (Duration, Say) {
+        let since = *self.since.get_or_insert(now);
+        let before = self.failures;
+        self.failures = self.failures.saturating_add(1);
+        if now.saturating_duration_since(since) < settings.give_up_after {
+            let steps = before.saturating_add(self.short_lived.saturating_sub(1));
+            let say = if before == 0 { Say::First } else { Say::Nothing };
+            return (grown(settings, steps, chance), say);
+        }
+        let say = if self.given_up { Say::Nothing } else { Say::GivingUp };
+        self.given_up = true;
+        (jittered(settings.give_up_pace, chance), say)
+    }
+
+    /// The node is connected.
+    pub(crate) fn connected(&mut self) {
+        *self = Self { short_lived: self.short_lived, ..Self::default() };
+    }
+
+    /// An established connection ended: how long to wait for the next dial.
+    ///
+    /// The successor of one that the peer ended in order is dialled at once; that of a broken one at random within `redial`,
+    /// so that the clients of a restarted server do not all come in the same moment.
+    /// A peer that takes connections only to end them is treated like one that takes none.
+    pub(crate) fn ended(
+        &mut self,
+        settings: &Backoff,
+        lived: Duration,
+        orderly: bool,
+        chance: f64,
+    ) -> Duration {
+        if lived >= settings.steady {
+            self.short_lived = 0;
+        }
+        self.short_lived = self.short_lived.saturating_add(1);
+        match self.short_lived {
+            1 if orderly => Duration::ZERO,
+            1 | 2 => settings.redial.mul_f64(chance),
+            more => grown(settings, more - 3, chance),
+        }
+    }
+
+    /// Addresses or record changed: everything starts again.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn grown(settings: &Backoff, steps: u32, chance: f64) -> Duration {
+    // By 64 steps the limit is far behind; and no overflow.
+    let wait = settings.first.as_secs_f64() * settings.factor.powf(f64::from(steps.min(64)));
+    jittered(Duration::from_secs_f64(wait.min(settings.limit.as_secs_f64())), chance)
+}
+
+fn jittered(wait: Duration, chance: f64) -> Duration {
+    wait.mul_f64(0.8 + 0.4 * chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn waits_grow_to_the_limit_and_then_to_the_slow_pace() {
+        let (settings, mut attempts) = (Backoff::default(), Attempts::default());
+        let start = Instant::now();
+        let mut now = start;
+        let mut waits = Vec::new();
+        let mut said = Vec::new();
+        while waits.last().is_none_or(|wait| *wait < settings.give_up_pace) {
+            let (wait, say) = attempts.failed(&settings, now, 0.5);
+            now += wait;
+            waits.push(wait);
+            said.push(say);
+        }
+        assert_eq!(waits[0], SECOND);
+        assert_eq!(waits[1], SECOND.mul_f64(1.6));
+        assert!(waits.contains(&settings.limit));
+        assert!(now - start >= settings.give_up_after + settings.give_up_pace);
+        assert_eq!(said[0], Say::First);
+        assert_eq!(said.last(), Some(&Say::GivingUp));
+        assert_eq!(said.iter().filter(|say| **say != Say::Nothing).count(), 2);
+        assert_eq!(attempts.failed(&settings, now, 0.5), (settings.give_up_pace, Say::Nothing));
+
+        attempts.reset();
+        assert_eq!(attempts.failed(&settings, now, 0.5), (SECOND, Say::First));
+    }
+
+    #[test]
+    fn chance_moves_a_wait_by_a_fifth() {
+        let settings = Backoff::default();
+        for (chance, millis) in [(0.0, 800), (0.5, 1_000), (1.0, 1_200)] {
+            let (wait, _) = Attempts::default().failed(&settings, Instant::now(), chance);
+            assert_eq!(wait.as_millis(), millis);
+        }
+    }
+
+    #[test]
+    fn a_steady_connection_is_replaced_at_once_and_a_flapping_one_is_not() {
+        let (settings, mut attempts) = (Backoff::default(), Attempts::default());
+        let long = settings.steady;
+        assert_eq!(attempts.ended(&settings, long, true, 0.5), Duration::ZERO);
+        assert_eq!(attempts.ended(&settings, long, false, 0.5), settings.redial / 2);
+        assert_eq!(attempts.ended(&settings, long, true, 0.5), Duration::ZERO);
+        for wait in [settings.redial / 2, SECOND, SECOND.mul_f64(1.6)] {
+            attempts.connected();
+            assert_eq!(attempts.ended(&settings, Duration::ZERO, true, 0.5), wait);
+        }
+    }
+
+    #[test]
+    fn a_restarted_process_is_dialled_within_three_seconds() {
+        let (settings, mut attempts) = (Backoff::default(), Attempts::default());
+        let mut now = Instant::now();
+        let broke = now;
+        now += attempts.ended(&settings, settings.steady, false, 1.0);
+        for _ in 0..1 {
+            now += attempts.failed(&settings, now, 1.0).0;
+        }
+        assert!(now - broke < Duration::from_secs(3));
+    }
+}

@@ -1,0 +1,242 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aegis_core::{Address, NodeId};
+use aegis_tls::Tls;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::dial::{Dialled, Dialler};
+use crate::error::DialError;
+use crate::keeper::Keeper;
+use crate::link::Link;
+use crate::network::Network;
+use crate::node::Node;
+use crate::settings::Settings;
+use crate::signals::Changes;
+
+/// The connections of a process, one entry per node, whoever uses them.
+///
+/// A clone is the same set. Dropping the last clone cuts every connection; [`close`](Self::close) ends them in order.
+#[derive(Clone)]
+pub struct Connections {
+    owner: Arc<Owner>,
+}
+
+/// Owns the tasks, which own the connections; no task holds it.
+struct Owner {
+    dialler: Arc<Dialler>,
+    registry: Arc<Registry>,
+    keepers: Mutex<JoinSet<()>>,
+    changed: watch::Sender<()>,
+    closed: Arc<AtomicBool>,
+}
+
+/// The nodes that somebody wants, or whose last streams are still running.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    nodes: DashMap<NodeId, Arc<Node>>,
+}
+
+impl Registry {
+    /// Removes a node that nobody wants; `false` when somebody does, meanwhile.
+    pub(crate) fn forget(&self, node: &Arc<Node>) -> bool {
+        let unwanted =
+            |_: &NodeId, known: &Arc<Node>| Arc::ptr_eq(known, node) && !known.is_wanted();
+        self.nodes.remove_if(&node.id, unwanted).is_some()
+    }
+}
+
+/// A node that is to be reached.
+#[derive(Debug, Clone)]
+pub struct Target {
+    node: NodeId,
+    addresses: Vec<Address>,
+    foreign: bool,
+}
+
+impl Target {
+    /// A node of an aegis mesh, and where it listens.
+    pub fn new(node: NodeId, addresses: Vec<Address>) -> Self {
+        Self { node, addresses, foreign: false }
+    }
+
+    /// The server is not aegis: it is asked only every 5 min whether it lives.
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.foreign = true;
+        self
+    }
+}
+
+impl Connections {
+    /// No connection yet, and no task.
+    pub fn new(tls: Tls, network: Arc<dyn Network>, settings: Settings) -> Self {
+        let owner = Owner {
+            dialler: Arc::new(Dialler { tls, network, settings }),
+            registry: Arc::default(),
+            keepers: Mutex::default(),
+            changed: watch::Sender::new(()),
+            closed: Arc::default(),
+        };
+        Self { owner: Arc::new(owner) }
+    }
+
+    /// Asks for a node to be connected, in the background.
+    ///
+    /// A node that somebody asks for already is the same one: the target's addresses replace the known ones, and whether it is foreign
+    /// was settled by the first.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn link(&self, target: Target) -> Link {
+        let Target { node: id, addresses, foreign } = target;
+        let (node, known) = self.hold(id, &addresses, foreign, None);
+        if known {
+            node.set_addresses(addresses);
+        }
+        Link::held(node, self.owner.dialler.settings.wait)
+    }
+
+    /// Dials an address of which it is not known who listens there, learns the node's id and keeps the connection under it.
+    ///
+    /// Any member of the own trust domain may answer. There is no retry: the caller knows what a seed is worth.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn dial_seed(&self, address: &Address) -> Result<Link, DialError> {
+        if self.is_closed() {
+            return Err(DialError::Closed);
+        }
+        let ways = &self.owner.dialler;
+        let addresses = [address.clone()];
+        let dialled = ways.dial(None, &addresses).await?;
+        if self.is_closed() {
+            return Err(DialError::Closed);
+        }
+        let id = dialled.peer.node_id().clone();
+        if id == *ways.tls.spiffe_id().node_id() {
+            return Err(DialError::OwnNode { address: address.clone() });
+        }
+        let (node, _) = self.hold(id, &addresses, false, Some(dialled));
+        Ok(Link::held(node, ways.settings.wait))
+    }
+
+    /// The node with one more hold on it, and whether it was known.
+    fn hold(
+        &self,
+        id: NodeId,
+        addresses: &[Address],
+        foreign: bool,
+        adopted: Option<Dialled>,
+    ) -> (Arc<Node>, bool) {
+        let owner = &self.owner;
+        // The entry is locked until the hold is taken: its keeper cannot end in between.
+        let (node, known) = match owner.registry.nodes.entry(id) {
+            Entry::Occupied(entry) => {
+                let node = Arc::clone(entry.get());
+                node.hold();
+                (node, true)
+            }
+            Entry::Vacant(entry) => {
+                let node = Arc::new(Node::new(
+                    entry.key().clone(),
+                    foreign,
+                    addresses.to_vec(),
+                    owner.changed.clone(),
+                    Arc::clone(&owner.closed),
+                ));
+                node.hold();
+                if !self.is_closed() {
+                    entry.insert(Arc::clone(&node));
+                }
+                (node, false)
+            }
+        };
+        if let Some(dialled) = adopted {
+            node.adopt(dialled);
+        }
+        if !known {
+            owner.keep(&node);
+        }
+        (node, known)
+    }
+
+    /// Ends in order: takes no new calls, waits for the open streams, for so long at most, and closes.
+    ///
+    /// Streams that are still open then are cut.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cuts at once what is left.
+    pub async fn close(&self, grace: Duration) {
+        let owner = &self.owner;
+        owner.closed.store(true, Ordering::SeqCst);
+        for node in &owner.registry.nodes {
+            node.signals.wake_keeper();
+            node.signals.changed();
+        }
+        let mut keepers = std::mem::take(&mut *lock(&owner.keepers));
+        let all = async { while keepers.join_next().await.is_some() {} };
+        // What the grace did not suffice for ends with the set.
+        drop(tokio::time::timeout(grace, all).await);
+        drop(keepers);
+        owner.registry.nodes.clear();
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.owner.closed.load(Ordering::SeqCst)
+    }
+
+    /// Reports when anything changes about any link.
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.owner.changed.subscribe())
+    }
+}
+
+impl Owner {
+    fn keep(&self, node: &Arc<Node>) {
+        let mut keepers = lock(&self.keepers);
+        // Under the lock that `close` takes the set with: no keeper starts after that.
+        if self.closed.load(Ordering::SeqCst) {
+            return;
+        }
+        while keepers.try_join_next().is_some() {}
+        let (registry, dialler) = (Arc::clone(&self.registry), Arc::clone(&self.dialler));
+        keepers.spawn(Keeper::new(Arc::clone(node), registry, dialler).run());
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for node in &self.registry.nodes {
+            node.signals.changed();
+        }
+        self.registry.nodes.clear();
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("nodes", &self.owner.registry.nodes.len())
+            .field("closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,209 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::settings::{Keepalive, Pace};
+
+/// Whether a peer still answers. Sans-IO: the driver tells it what it has heard, and when.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    settings: Keepalive,
+    foreign: bool,
+    /// How often the peer has called our PINGs too many.
+    doubled: u32,
+    busy: bool,
+    /// Since when it is busy, or idle: silence before that does not count.
+    since: Instant,
+    asked: Option<Asked>,
+    stalled: Option<Stall>,
+}
+
+#[derive(Debug)]
+struct Stall {
+    /// When the last byte before it came: a later one ends it.
+    heard: Instant,
+    dead_at: Instant,
+}
+
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    /// h2 has one PING at a time: until its answer came no other can be sent.
+    unanswered: bool,
+}
+
+/// What the driver has to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing.
+    Alive,
+    /// Send a PING.
+    Ask,
+    /// Keep new calls away: it has not answered in time.
+    Stalled,
+    /// Close the connection.
+    Dead,
+}
+
+impl Watchdog {
+    pub(crate) fn new(settings: Keepalive, foreign: bool, doubled: u32, now: Instant) -> Self {
+        Self { settings, foreign, doubled, busy: false, since: now, asked: None, stalled: None }
+    }
+
+    /// The peer answered the PING.
+    pub(crate) fn answered(&mut self) {
+        if let Some(asked) = &mut self.asked {
+            asked.unanswered = false;
+        }
+    }
+
+    /// Judges the peer, after the socket was read: `heard` is when its last byte came.
+    ///
+    /// Returns also when to judge again, unless something happens before.
+    pub(crate) fn judge(&mut self, now: Instant, heard: Instant, busy: bool) -> (Verdict, Instant) {
+        if self.busy != busy {
+            self.busy = busy;
+            self.since = now;
+        }
+        if let Some(stall) = &self.stalled {
+            // Streams that come and go do not change that it is silent.
+            if heard <= stall.heard {
+                let verdict = if now < stall.dead_at { Verdict::Stalled } else { Verdict::Dead };
+                return (verdict, stall.dead_at);
+            }
+            self.stalled = None;
+        }
+        let pace = self.pace();
+        let base = heard.max(self.since);
+        let ask_at = base + pace.silence;
+        if now < ask_at {
+            return (Verdict::Alive, ask_at);
+        }
+        let Some(asked) = &mut self.asked else {
+            self.asked = Some(Asked { at: now, unanswered: true });
+            return (Verdict::Ask, now + pace.answer);
+        };
+        if asked.at < base {
+            // An older PING that is still unanswered has to serve for this silence too.
+            let verdict = if asked.unanswered { Verdict::Alive } else { Verdict::Ask };
+            *asked = Asked { at: now, unanswered: true };
+            return (verdict, now + pace.answer);
+        }
+        let late_at = asked.at + pace.answer;
+        if now < late_at {
+            return (Verdict::Alive, late_at);
+        }
+        let dead_at = (base + self.settings.dead_after).max(asked.at + self.settings.idle.answer);
+        self.stalled = Some(Stall { heard, dead_at });
+        (if now < dead_at { Verdict::Stalled } else { Verdict::Dead }, dead_at)
+    }
+
+    fn pace(&self) -> Pace {
+        let pace = match (self.foreign, self.busy) {
+            (true, _) => self.settings.foreign,
+            (false, true) => self.settings.busy,
+            (false, false) => self.settings.idle,
+        };
+        // An hour between two PINGs is as good as none.
+        let silence = pace.silence.saturating_mul(1 << self.doubled.min(12));
+        Pace { silence: silence.min(Duration::from_secs(3_600)).max(pace.silence), ..pace }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Run {
+        watchdog: Watchdog,
+        start: Instant,
+    }
+
+    impl Run {
+        fn new(foreign: bool) -> Self {
+            let start = Instant::now();
+            Self { watchdog: Watchdog::new(Keepalive::default(), foreign, 0, start), start }
+        }
+
+        fn at(&self, millis: u64) -> Instant {
+            self.start + Duration::from_millis(millis)
+        }
+
+        #[track_caller]
+        fn judge(&mut self, now: u64, heard: u64, busy: bool, verdict: Verdict, again: u64) {
+            let (now, heard) = (self.at(now), self.at(heard));
+            assert_eq!(self.watchdog.judge(now, heard, busy), (verdict, self.at(again)));
+        }
+    }
+
+    #[test]
+    fn a_silent_peer_with_streams_is_asked_stalls_and_dies() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, true, Verdict::Alive, 1_000);
+        run.judge(1_000, 0, true, Verdict::Ask, 2_000);
+        run.judge(1_500, 0, true, Verdict::Alive, 2_000);
+        run.judge(2_000, 0, true, Verdict::Stalled, 20_000);
+        run.judge(19_999, 0, true, Verdict::Stalled, 20_000);
+        run.judge(20_000, 0, true, Verdict::Dead, 20_000);
+    }
+
+    #[test]
+    fn any_byte_ends_a_stall_even_without_the_answer() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, true, Verdict::Alive, 1_000);
+        run.judge(1_000, 0, true, Verdict::Ask, 2_000);
+        run.judge(2_000, 0, true, Verdict::Stalled, 20_000);
+        run.judge(2_100, 2_050, true, Verdict::Alive, 3_050);
+        // The old PING stands for a new one.
+        run.judge(3_050, 2_050, true, Verdict::Alive, 4_050);
+        run.judge(4_050, 2_050, true, Verdict::Stalled, 22_050);
+    }
+
+    #[test]
+    fn silence_counts_from_the_first_stream() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, false, Verdict::Alive, 30_000);
+        run.judge(25_000, 0, true, Verdict::Alive, 26_000);
+        run.judge(26_000, 0, true, Verdict::Ask, 27_000);
+        run.judge(27_000, 0, true, Verdict::Stalled, 45_000);
+        // The caller gave up, the next one comes: still stalled.
+        run.judge(27_100, 0, false, Verdict::Stalled, 45_000);
+        run.judge(28_000, 0, true, Verdict::Stalled, 45_000);
+    }
+
+    #[test]
+    fn an_idle_peer_is_asked_every_half_minute() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, false, Verdict::Alive, 30_000);
+        run.judge(30_000, 0, false, Verdict::Ask, 40_000);
+        run.watchdog.answered();
+        run.judge(30_100, 30_050, false, Verdict::Alive, 60_050);
+        run.judge(60_050, 30_050, false, Verdict::Ask, 70_050);
+        run.judge(70_050, 30_050, false, Verdict::Dead, 70_050);
+    }
+
+    #[test]
+    fn a_foreign_server_is_asked_every_five_minutes_busy_or_not() {
+        let mut run = Run::new(true);
+        run.judge(0, 0, true, Verdict::Alive, 300_000);
+        run.judge(300_000, 0, true, Verdict::Ask, 320_000);
+    }
+
+    #[test]
+    fn each_complaint_doubles_the_silence() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::new(Keepalive::default(), false, 2, start);
+        assert_eq!(
+            watchdog.judge(start, start, true),
+            (Verdict::Alive, start + Duration::from_secs(4))
+        );
+    }
+
+    #[test]
+    fn a_process_that_slept_asks_before_it_judges() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, true, Verdict::Alive, 1_000);
+        run.judge(60_000, 0, true, Verdict::Ask, 61_000);
+        run.judge(61_000, 0, true, Verdict::Stalled, 70_000);
+    }
+}

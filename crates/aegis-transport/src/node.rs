@@ -1,0 +1,198 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aegis_core::{Address, NodeId};
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::connection::{Connection, Lease};
+use crate::dial::Dialled;
+use crate::error::{DialError, Unavailable};
+use crate::signals::Signals;
+
+/// What is known of one node, shared by its links, its calls and its keeper.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    /// Not aegis: asked rarely whether it lives.
+    pub(crate) foreign: bool,
+    pub(crate) signals: Arc<Signals>,
+    /// Those that are not leaving yet, as the keeper last saw it; what is picked is looked at again.
+    connections: ArcSwap<Vec<Arc<Connection>>>,
+    links: AtomicUsize,
+    addresses: Mutex<Arc<[Address]>>,
+    /// Counts what makes the keeper forget its failures.
+    news: AtomicU64,
+    /// Connections that were made without knowing that they would lead here.
+    adopted: Mutex<Vec<Dialled>>,
+    dialling: Mutex<Dialling>,
+}
+
+/// What the keeper is doing about a node without a connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Dialling {
+    /// An attempt is under way or about to start.
+    Now { failures: u32, error: Option<Arc<DialError>> },
+    /// After a failure.
+    Later { failures: u32, at: Instant, error: Arc<DialError> },
+}
+
+impl PartialEq for Dialling {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Now { failures: a, .. }, Self::Now { failures: b, .. }) => a == b,
+            (Self::Later { at: a, .. }, Self::Later { at: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        id: NodeId,
+        foreign: bool,
+        addresses: Vec<Address>,
+        any_changed: watch::Sender<()>,
+        closed: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            id,
+            foreign,
+            signals: Arc::new(Signals::new(any_changed, closed)),
+            connections: ArcSwap::default(),
+            links: AtomicUsize::new(0),
+            addresses: Mutex::new(addresses.into()),
+            news: AtomicU64::new(0),
+            adopted: Mutex::default(),
+            dialling: Mutex::new(Dialling::Now { failures: 0, error: None }),
+        }
+    }
+
+    // For links.
+
+    pub(crate) fn hold(&self) {
+        self.links.fetch_add(1, Ordering::SeqCst);
+        self.signals.wake_keeper();
+    }
+
+    pub(crate) fn let_go(&self) {
+        if self.links.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.signals.wake_keeper();
+        }
+    }
+
+    pub(crate) fn set_addresses(&self, addresses: Vec<Address>) {
+        let addresses: Arc<[Address]> = addresses.into();
+        let mut known = lock(&self.addresses);
+        if *known != addresses {
+            *known = addresses;
+            drop(known);
+            self.retry();
+        }
+    }
+
+    pub(crate) fn retry(&self) {
+        self.news.fetch_add(1, Ordering::SeqCst);
+        self.signals.wake_keeper();
+    }
+
+    pub(crate) fn adopt(&self, dialled: Dialled) {
+        lock(&self.adopted).push(dialled);
+        self.signals.wake_keeper();
+    }
+
+    // For the keeper.
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        0 < self.links.load(Ordering::SeqCst) && !self.signals.is_closed()
+    }
+
+    pub(crate) fn addresses(&self) -> Arc<[Address]> {
+        Arc::clone(&lock(&self.addresses))
+    }
+
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take_adopted(&self) -> Vec<Dialled> {
+        std::mem::take(&mut *lock(&self.adopted))
+    }
+
+    pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
+        self.connections.store(Arc::new(connections));
+        self.signals.changed();
+    }
+
+    pub(crate) fn set_dialling(&self, dialling: Dialling) {
+        let mut known = lock(&self.dialling);
+        if *known != dialling {
+            *known = dialling;
+            drop(known);
+            self.signals.changed();
+        }
+    }
+
+    // For picks and for those who ask.
+
+    pub(crate) fn connections(&self) -> Arc<Vec<Arc<Connection>>> {
+        self.connections.load_full()
+    }
+
+    pub(crate) fn dialling(&self) -> Dialling {
+        lock(&self.dialling).clone()
+    }
+
+    pub(crate) fn lease(&self, stalled_too: bool) -> Result<Lease, Unavailable> {
+        if self.signals.is_closed() {
+            return Err(Unavailable::Closed);
+        }
+        let connections = self.connections.load();
+        // Whoever loses the last slot of the best one to another looks again; each round another has won.
+        loop {
+            let mut why = Unavailable::NotConnected;
+            let mut best: Option<(&Arc<Connection>, _)> = None;
+            for connection in connections.iter().filter(|connection| connection.is_open()) {
+                let in_flight = connection.in_flight();
+                if connection.is_stalled() && !stalled_too {
+                    if why == Unavailable::NotConnected {
+                        why = Unavailable::Stalled;
+                    }
+                } else if connection.limit() <= in_flight {
+                    why = Unavailable::Full;
+                } else {
+                    let worse = (
+                        connection.is_stalled(),
+                        connection.is_worn(),
+                        connection.is_bulk(),
+                        in_flight,
+                    );
+                    if best.is_none_or(|(_, least)| worse < least) {
+                        best = Some((connection, worse));
+                    }
+                }
+            }
+            let Some((connection, _)) = best else {
+                return Err(why);
+            };
+            if let Some(lease) = connection.lease() {
+                return Ok(lease);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("connections", &self.connections.load())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sections under these locks assign and clone; none can panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
