@@ -1,0 +1,173 @@
+//! Clients that are not ours, with certificates from `issue`: what a node is to the rest of the world.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::process::{Provider, example};
+
+const NODE: &str = "morpheus-1";
+
+/// A certificate as files.
+struct Issued {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Issued {
+    /// Lets the CA of `cert_dir` issue a certificate for `id`.
+    fn new(cert_dir: &Path, id: &str) -> Self {
+        let out = cert_dir.join("issued");
+        let mut command = Command::new(example("issue"));
+        command.args(["--id", id, "--type", "storage", "--cert-dir"]).arg(cert_dir).arg("--out").arg(&out);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        Self {
+            ca: out.join("ca-cert.pem"),
+            certificate: out.join(format!("{id}-cert.pem")),
+            key: out.join(format!("{id}-key.pem")),
+        }
+    }
+}
+
+/// Whether a test that needs `program` can run. It says so if it cannot, and does not accept that in CI.
+fn have(program: &str, probe: &mut Command) -> bool {
+    if probe.output().is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!ci, "CI has to install {program}");
+    let test = std::thread::current();
+    // Not by a macro, whose output is kept back when the test passes.
+    writeln!(std::io::stderr(), "SKIPPED: {} needs {program}", test.name().unwrap_or_default()).unwrap();
+    false
+}
+
+fn have_grpcio() -> bool {
+    have("python3 with grpcio", Command::new("python3").args(["-c", "import grpc"]))
+}
+
+fn have_openssl() -> bool {
+    have("openssl", Command::new("openssl").arg("version"))
+}
+
+/// The lines that the Python client prints, calls that failed included.
+fn grpcio(provider: &Provider, ca: &Path, identity: Option<&Issued>) -> Vec<String> {
+    let mut command = Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign.py")).args([&provider.address, NODE]).arg(ca);
+    if let Some(issued) = identity {
+        command.args([&issued.certificate, &issued.key]);
+    }
+    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn check_answers(lines: &[String]) {
+    let expected = [
+        r#"/aegis.identity.v1.IdentityService/ValidateSession {"1": 1, "2": "7","#,
+        r#"/aegis.identity.v1.IdentityService/GetUser {"1": "7","#,
+        "/aegis.identity.v1.IdentityService/Unheard UNIMPLEMENTED",
+        r#"/grpc.health.v1.Health/Check {"1": 1}"#,
+        r#"/grpc.health.v1.Health/Check {"1": 1}"#,
+        "/grpc.health.v1.Health/Check NOT_FOUND",
+        r#"/aegis.MeshService/Ping {"1": "morpheus-1","#,
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "expected `{expected}` in {lines:#?}");
+    }
+    assert!(lines[1].contains(r#""3": "morpheus-1""#), "the name is the provider's: {lines:#?}");
+    assert!(lines[6].contains(r#""3": 1"#), "a ping succeeds: {lines:#?}");
+}
+
+#[track_caller]
+fn check_refused(lines: &[String]) {
+    assert!(!lines.is_empty());
+    assert!(lines.iter().all(|line| line.contains(" UNAVAILABLE ")), "{lines:#?}");
+}
+
+#[test]
+fn grpcio_with_an_issued_certificate_gets_typed_answers() {
+    if !have_grpcio() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let provider = Provider::start(NODE, dir.path(), &[], &[]);
+    let vicky = Issued::new(dir.path(), "vicky-1");
+    check_answers(&grpcio(&provider, &vicky.ca, Some(&vicky)));
+}
+
+#[test]
+fn grpcio_without_a_certificate_of_this_mesh_is_refused() {
+    if !have_grpcio() {
+        return;
+    }
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let provider = Provider::start(NODE, dir.path(), &[], &[]);
+    let vicky = Issued::new(dir.path(), "vicky-1");
+    // The same name, from a CA that this mesh does not know.
+    let intruder = Issued::new(elsewhere.path(), "vicky-1");
+    check_refused(&grpcio(&provider, &vicky.ca, None));
+    check_refused(&grpcio(&provider, &vicky.ca, Some(&intruder)));
+    // Nothing else was wrong with those calls.
+    check_answers(&grpcio(&provider, &vicky.ca, Some(&vicky)));
+}
+
+#[test]
+fn grpcio_that_trusts_another_ca_refuses_the_node() {
+    if !have_grpcio() {
+        return;
+    }
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let provider = Provider::start(NODE, dir.path(), &[], &[]);
+    let vicky = Issued::new(dir.path(), "vicky-1");
+    let other = Issued::new(elsewhere.path(), "vicky-1");
+    check_refused(&grpcio(&provider, &other.ca, Some(&vicky)));
+}
+
+/// A handshake, and nothing more.
+fn openssl(provider: &Provider, issued: &Issued, more: &[&str]) -> (Output, String) {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &provider.address, "-servername", NODE, "-alpn", "h2"]);
+    command.args(["-verify_return_error", "-CAfile"]).arg(&issued.ca);
+    command.arg("-cert").arg(&issued.certificate).arg("-key").arg(&issued.key).args(more);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    (output, String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn openssl_is_refused_with_tls_1_2() {
+    if !have_openssl() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let provider = Provider::start(NODE, dir.path(), &[], &[]);
+    let vicky = Issued::new(dir.path(), "vicky-1");
+
+    let (output, text) = openssl(&provider, &vicky, &["-tls1_2"]);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("alert protocol version"), "{text}");
+
+    let (output, text) = openssl(&provider, &vicky, &["-tls1_3"]);
+    assert!(output.status.success(), "{text}");
+    for expected in ["New, TLSv1.3", "ALPN protocol: h2", "Verification: OK"] {
+        assert!(text.contains(expected), "no `{expected}` in {text}");
+    }
+}
+
+#[test]
+fn openssl_is_refused_without_http_2() {
+    if !have_openssl() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let provider = Provider::start(NODE, dir.path(), &[], &[]);
+    let vicky = Issued::new(dir.path(), "vicky-1");
+    let (output, text) = openssl(&provider, &vicky, &["-tls1_3", "-alpn", "http/1.1"]);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("alert no application protocol"), "{text}");
+}
