@@ -1,1 +1,52 @@
-//! Under construction.
+//! Replicates the directory of an aegis mesh between its nodes: the tokio driver of `aegis-topology`.
+//!
+//! ```text
+//! Member ── Sync ──► Member ── Sync ──► Member       each compares its directory with a peer's once a second,
+//!    ▲                  │                             and pushes news to four at once
+//!    └── own record     └── WatchTopology ──► Observer   follows, is not in the directory itself
+//! ```
+//!
+//! A [`Member`] is a node that listens: it has a record of its own, signed with its TLS key.
+//! An [`Observer`] is a process that only calls. Both verify every record themselves and publish what they know
+//! to a [`Directory`](aegis_topology::Directory).
+//!
+//! # What it does not do
+//!
+//! There is no failure detector yet: a node that dies without a goodbye stays in the directory until its lease is
+//! over, and callers see by their own connections that it is gone.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `client` | yes | nothing of its own; names what an [`Observer`] needs |
+//! | `server` | yes | `Member::service`, which answers peers |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod clock;
+mod conflict;
+mod core;
+mod error;
+mod exchange;
+mod inbox;
+mod member;
+mod observer;
+mod own;
+mod peers;
+mod seeds;
+#[cfg(feature = "server")]
+mod service;
+mod settings;
+mod tasks;
+mod verifier;
+mod watchers;
+
+pub use error::{PublishError, SyncError};
+pub use exchange::Synced;
+pub use inbox::Counters;
+pub use member::{Acknowledged, Member, MemberStatus};
+pub use observer::Observer;
+#[cfg(feature = "server")]
+pub use service::DirectoryHandler;
+pub use settings::Settings;

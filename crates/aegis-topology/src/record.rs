@@ -136,7 +136,7 @@ impl fmt::Debug for Instance {
 /// A record as it travels: the body's bytes as the owner signed them, with certificate and signature.
 ///
 /// The body is never encoded again, so fields that we do not know survive. Cloning shares the bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct SignedRecord {
     /// The encoded record.

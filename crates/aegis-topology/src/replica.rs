@@ -221,15 +221,18 @@ impl Replica {
 
     /// The next page of records that changed after `change`: the page, and the number to continue with,
     /// which is [`change`](Self::change) when nothing is left.
-    pub fn changes_after(&self, change: u64) -> (Vec<SignedRecord>, u64) {
-        let mut page = Page::new(self.limits.page);
+    pub fn changes_after(&self, change: u64) -> (Vec<&Verified>, u64) {
+        let (mut page, mut left) = (Vec::new(), self.limits.page);
         for (at, key) in self.changes.range((Bound::Excluded(change), Bound::Unbounded)) {
             let Some(record) = self.record(*key) else { continue };
-            if !page.push(record.signed()) {
-                return (page.records, at - 1);
+            let weight = record.signed().weight();
+            if left < weight && !page.is_empty() {
+                return (page, at - 1);
             }
+            left = left.saturating_sub(weight);
+            page.push(record);
         }
-        (page.records, self.change)
+        (page, self.change)
     }
 
     /// The sums of the 256 buckets.

@@ -1,0 +1,195 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aegis_core::NodeId;
+use aegis_proto::convert::decode_record;
+use aegis_tls::Tls;
+use aegis_topology::{
+    Directory, Merged, Publisher, Refusal, Replica, SignedRecord, SyncState, Timestamp, Verified,
+    check_size,
+};
+use aegis_transport::Connections;
+use tokio::sync::watch;
+
+use crate::Settings;
+use crate::clock::now;
+use crate::inbox::{Inbox, Origin};
+use crate::verifier::Verifier;
+
+/// What members and observers share: the replica, how records get into it, and where it is published.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) tls: Tls,
+    pub(crate) connections: Connections,
+    pub(crate) settings: Settings,
+    pub(crate) inbox: Inbox,
+    replica: Mutex<Replica>,
+    publisher: Publisher,
+    /// The replica's change number.
+    changed: watch::Sender<u64>,
+    met: watch::Sender<Option<Met>>,
+}
+
+/// A record that another process signed with our identity.
+#[derive(Clone, Debug)]
+pub(crate) struct Met {
+    pub(crate) record: Arc<Verified>,
+    /// Whether that process itself sent it, over a connection with our identity: so it lives.
+    pub(crate) first_hand: bool,
+}
+
+impl Core {
+    pub(crate) fn new(tls: Tls, connections: Connections, settings: Settings) -> Self {
+        Self {
+            inbox: Inbox::new(&settings),
+            replica: Mutex::new(Replica::new(settings.limits.clone())),
+            publisher: Publisher::new(),
+            changed: watch::Sender::new(0),
+            met: watch::Sender::new(None),
+            tls,
+            connections,
+            settings,
+        }
+    }
+
+    /// Verifies and merges what a peer sent; returns how many records were news.
+    ///
+    /// Only what would change something is verified, and the runtime gets its turn in between.
+    pub(crate) async fn admit(
+        &self,
+        from: &NodeId,
+        origin: Origin,
+        records: Vec<SignedRecord>,
+    ) -> usize {
+        let mut verified = 0;
+        let mut news = 0;
+        for record in records {
+            let Some(record) = self.check(from, origin, &record) else { continue };
+            verified += 1;
+            news += usize::from(self.merge_from(Some(from), record));
+            // Eight verifications take about half a millisecond.
+            if verified % 8 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if 0 < news {
+            self.announce();
+        }
+        news
+    }
+
+    fn check(&self, from: &NodeId, origin: Origin, signed: &SignedRecord) -> Option<Verified> {
+        let now = now();
+        let limits = &self.settings.limits;
+        let outcome = check_size(signed, limits).and_then(|()| {
+            // Not trusted yet: a claim that would change nothing need not be verified.
+            let claim = decode_record(&signed.body)
+                .map_err(|error| Refusal::Body { source: Box::new(error) })?;
+            let wanted = self.replica().wants(claim.key(), claim.precedence, signed.body_hash());
+            if !wanted || !self.inbox.admits(from, origin, signed, now) {
+                return Ok(None);
+            }
+            let verifier = Verifier { tls: &self.tls };
+            let domain = self.tls.spiffe_id();
+            Verified::new(signed.clone(), &verifier, domain.trust_domain(), limits, now).map(Some)
+        });
+        match outcome {
+            Ok(verified) => verified,
+            Err(refusal) => {
+                self.inbox.refuse(from, signed, &refusal, now);
+                None
+            }
+        }
+    }
+
+    /// Merges a record; whoever merged the last of several calls [`announce`](Self::announce).
+    pub(crate) fn merge(&self, record: Verified) -> bool {
+        self.merge_from(None, record)
+    }
+
+    fn merge_from(&self, from: Option<&NodeId>, record: Verified) -> bool {
+        let owner = record.record().owner.node_id().clone();
+        let merged = self.replica().merge(record, now());
+        match merged {
+            Merged::Changed => true,
+            Merged::Equivocation { changed } => {
+                self.inbox.count_equivocation();
+                tracing::warn!(node = %owner, "a node signed two different records with one number");
+                changed
+            }
+            Merged::OwnIdentity(record) => {
+                let first_hand = from == Some(&owner);
+                self.met.send_replace(Some(Met { record: Arc::from(record), first_hand }));
+                false
+            }
+            Merged::Full => {
+                tracing::debug!(node = %owner, "the directory is full, a new node is left out");
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Verifies the own record by the rules of a peer, so that nothing is published that others would refuse.
+    pub(crate) fn verify_own(&self, signed: SignedRecord) -> Result<Verified, Refusal> {
+        let domain = self.tls.spiffe_id();
+        let verifier = Verifier { tls: &self.tls };
+        let limits = &self.settings.limits;
+        Verified::new(signed, &verifier, domain.trust_domain(), limits, now())
+    }
+
+    pub(crate) fn expire(&self, now: Timestamp) {
+        if 0 < self.replica().expire(now) {
+            self.announce();
+        }
+    }
+
+    /// Tells all who follow the replica that it changed.
+    pub(crate) fn announce(&self) {
+        let change = self.replica().change();
+        self.changed.send_if_modified(|current| {
+            let newer = *current < change;
+            *current = change.max(*current);
+            newer
+        });
+    }
+
+    /// Puts the replica's state where callers read it.
+    pub(crate) fn publish(&self) {
+        let (root, nodes) = {
+            let replica = self.replica();
+            (replica.root(), replica.entries().collect::<Vec<_>>())
+        };
+        self.publisher.publish(root, nodes);
+    }
+
+    pub(crate) fn set_sync_state(&self, state: SyncState) {
+        if self.directory().snapshot().is_synced() {
+            return;
+        }
+        // First the nodes: who waits for the sync must find what it brought.
+        if state == SyncState::Complete {
+            self.publish();
+        }
+        self.publisher.set_sync_state(state);
+    }
+
+    pub(crate) fn directory(&self) -> Directory {
+        self.publisher.directory()
+    }
+
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn met(&self) -> watch::Receiver<Option<Met>> {
+        self.met.subscribe()
+    }
+
+    pub(crate) fn own_id(&self) -> NodeId {
+        self.tls.spiffe_id().node_id().clone()
+    }
+
+    pub(crate) fn replica(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,63 @@
+use std::error::Error;
+use std::sync::Arc;
+
+use aegis_core::{Address, NodeId};
+use aegis_tls::SignError;
+use tonic::Status;
+
+/// Why two directories could not be compared. The own directory is as good as before.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// The peer answered with an error, or not at all.
+    #[error("{node} did not answer the sync: {}: {}", status.code(), status.message())]
+    Call {
+        /// The peer.
+        node: NodeId,
+        /// Its answer.
+        status: Status,
+    },
+    /// The peer answered something that means nothing; its developer has to act.
+    #[error("{node} answered the sync with a message that cannot be used")]
+    Message {
+        /// The peer.
+        node: NodeId,
+        /// What is wrong with it; its type is not part of the contract.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// The address leads to this process itself.
+    #[error("{address} is this node itself")]
+    OwnNode {
+        /// The address.
+        address: Address,
+    },
+    /// The address could not be reached, or refused us.
+    #[error("cannot sync with {address}")]
+    Unreachable {
+        /// The address.
+        address: Address,
+        /// Why; its type is not part of the contract.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+/// Why a node could not publish its record.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The own record is larger than peers take: too many services or too long names. The caller has to act.
+    #[error("the own record cannot be published")]
+    Record {
+        /// What is wrong with it.
+        source: aegis_topology::Refusal,
+    },
+    /// The own key signs nothing now; the operator has to act.
+    #[error("the own record cannot be signed")]
+    Sign {
+        /// Why.
+        source: SignError,
+    },
+    /// The member was started before.
+    #[error("the member is started already")]
+    Started,
+}

@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use aegis_core::NodeId;
+use aegis_proto::mesh::v1 as wire;
+use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
+use aegis_topology::{Exchange, Key, Progress, SyncResponse};
+use aegis_transport::Link;
+use tonic::{Request, Status};
+
+use crate::SyncError;
+use crate::core::Core;
+use crate::inbox::Origin;
+
+/// Messages hold a page of records (1 MiB) and all stamps of a full directory.
+pub(crate) const MAX_MESSAGE: usize = 4 << 20;
+
+/// What a sync did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Synced {
+    /// With whom.
+    pub node_id: NodeId,
+    /// How many records were news to us.
+    pub news: usize,
+    /// How many calls it took.
+    pub calls: usize,
+    /// Whether both directories were equal at the end. If not, one refused a record of the other, or one changed meanwhile.
+    pub equal: bool,
+}
+
+/// Compares the replica with a peer's until they are equal; `introduce` is a record that the first call brings.
+pub(crate) async fn exchange(
+    core: &Core,
+    link: &Link,
+    introduce: Option<Key>,
+) -> Result<Synced, SyncError> {
+    let node_id = link.node_id().clone();
+    let mut client = DirectoryServiceClient::new(link.channel())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce);
+    let mut synced = Synced { node_id, news: 0, calls: 0, equal: false };
+    loop {
+        let mut message = Request::new(wire::SyncRequest::from(request));
+        message.set_timeout(core.settings.call_timeout);
+        let answer = tokio::time::timeout(core.settings.call_timeout, client.sync(message))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("the peer does not answer")))
+            .map_err(|status| SyncError::Call { node: synced.node_id.clone(), status })?;
+        let response = SyncResponse::try_from(answer.into_inner()).map_err(|error| {
+            SyncError::Message { node: synced.node_id.clone(), source: Arc::new(error) }
+        })?;
+        synced.calls += 1;
+        let records = response.records.clone();
+        synced.news += core.admit(&synced.node_id, Origin::Asked, records).await;
+        let progress = exchange.proceed(&core.replica(), &response);
+        match progress {
+            Progress::Call(next) => request = next,
+            progress => {
+                synced.equal = progress == Progress::Equal;
+                return Ok(synced);
+            }
+        }
+    }
+}

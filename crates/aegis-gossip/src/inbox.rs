@@ -1,0 +1,250 @@
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aegis_core::NodeId;
+use aegis_topology::{Budget, Refusal, SignedRecord, Timestamp};
+
+use crate::Settings;
+
+/// Peers that are remembered; more come only with more certificates than a directory has nodes.
+const PEERS: usize = 1_024;
+/// Refused records that are remembered.
+const REFUSED: usize = 4_096;
+/// For how long a refused record is not looked at again.
+const REMEMBER: Duration = Duration::from_secs(60);
+/// How often a peer's refused records are worth a line in the log.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// Bounds what records of peers cost us: a budget per peer, and no second look at what was refused.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    rate: u32,
+    nodes: usize,
+    hasher: RandomState,
+    state: Mutex<State>,
+    refused: AtomicU64,
+    over_budget: AtomicU64,
+    equivocations: AtomicU64,
+    conflicts: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    peers: HashMap<NodeId, Peer>,
+    refused: HashMap<u64, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    pushed: Budget,
+    asked: Budget,
+    warned_at: Option<Timestamp>,
+    seen_at: Timestamp,
+}
+
+/// How records came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// We asked for them: a node that joins needs as many as there are nodes.
+    Asked,
+    /// The peer sent them by itself.
+    Pushed,
+}
+
+/// What became of records that peers sent, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Records whose signature or content was refused.
+    pub refused: u64,
+    /// Records that were put off because their sender sent too many.
+    pub over_budget: u64,
+    /// Times an owner was seen to have signed two records with one number.
+    pub equivocations: u64,
+    /// Times another living process with our own identity was found.
+    pub conflicts: u64,
+}
+
+impl Inbox {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            rate: settings.verify_rate,
+            nodes: settings.limits.nodes,
+            hasher: RandomState::new(),
+            state: Mutex::default(),
+            refused: AtomicU64::new(0),
+            over_budget: AtomicU64::new(0),
+            equivocations: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a record is worth verifying now.
+    pub(crate) fn admits(
+        &self,
+        from: &NodeId,
+        origin: Origin,
+        record: &SignedRecord,
+        now: Timestamp,
+    ) -> bool {
+        // The whole record, signature included: a forgery must not bar the genuine one.
+        let id = self.hasher.hash_one(record);
+        let mut state = self.lock();
+        if state.refused.get(&id).is_some_and(|until| now < *until) {
+            return false;
+        }
+        let peer = self.peer(&mut state, from, now);
+        let budget = match origin {
+            Origin::Asked => &mut peer.asked,
+            Origin::Pushed => &mut peer.pushed,
+        };
+        let admitted = budget.take(now);
+        if !admitted {
+            self.over_budget.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    /// Remembers a record that was refused, and says so in the log once per peer and minute.
+    pub(crate) fn refuse(
+        &self,
+        from: &NodeId,
+        record: &SignedRecord,
+        refusal: &Refusal,
+        now: Timestamp,
+    ) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let id = self.hasher.hash_one(record);
+        let mut state = self.lock();
+        if REFUSED <= state.refused.len() {
+            state.refused.retain(|_, until| now < *until);
+        }
+        if state.refused.len() < REFUSED {
+            state.refused.insert(id, now.saturating_add(REMEMBER));
+        }
+        let peer = self.peer(&mut state, from, now);
+        if peer.warned_at.is_none_or(|at| WARN_EVERY <= now.since(at)) {
+            peer.warned_at = Some(now);
+            drop(state);
+            let error = chain(refusal);
+            tracing::warn!(node = %from, %error, "a peer sent a record that is refused");
+        }
+    }
+
+    pub(crate) fn count_equivocation(&self) {
+        self.equivocations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            refused: read(&self.refused),
+            over_budget: read(&self.over_budget),
+            equivocations: read(&self.equivocations),
+            conflicts: read(&self.conflicts),
+        }
+    }
+
+    fn peer<'a>(&self, state: &'a mut State, id: &NodeId, now: Timestamp) -> &'a mut Peer {
+        if PEERS <= state.peers.len() && !state.peers.contains_key(id) {
+            let oldest = state.peers.iter().min_by_key(|(_, peer)| peer.seen_at);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                state.peers.remove(&oldest);
+            }
+        }
+        let nodes = u32::try_from(self.nodes).unwrap_or(u32::MAX);
+        let peer = state.peers.entry(id.clone()).or_insert_with(|| Peer {
+            pushed: Budget::new(self.rate, self.rate.saturating_mul(2)),
+            asked: Budget::new(self.rate, nodes),
+            warned_at: None,
+            seen_at: now,
+        });
+        peer.seen_at = now;
+        peer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error and its causes, joined by colons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause.
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const PEER: NodeId = NodeId::from_static("peer");
+
+    fn record(body: u64) -> SignedRecord {
+        let body = Bytes::copy_from_slice(&body.to_be_bytes());
+        SignedRecord::new(body, Vec::new(), 1, Bytes::new())
+    }
+
+    fn inbox() -> Inbox {
+        Inbox::new(&Settings::default())
+    }
+
+    #[test]
+    fn a_peer_that_pushes_more_than_its_budget_is_put_off_and_counted() {
+        let inbox = inbox();
+        let now = Timestamp::from_millis(1_000_000);
+        let admitted =
+            (0..1_000).filter(|at| inbox.admits(&PEER, Origin::Pushed, &record(*at), now)).count();
+        assert_eq!((admitted, inbox.counters().over_budget), (400, 600));
+        // What we ask for ourselves has a budget of its own, and so has every peer.
+        assert!(inbox.admits(&PEER, Origin::Asked, &record(0), now));
+        let other = NodeId::from_static("other");
+        assert!(inbox.admits(&other, Origin::Pushed, &record(0), now));
+        let later = now.saturating_add(Duration::from_secs(1));
+        assert!(inbox.admits(&PEER, Origin::Pushed, &record(0), later));
+    }
+
+    #[test]
+    fn a_refused_record_is_not_looked_at_again_for_a_while() {
+        let inbox = inbox();
+        let now = Timestamp::from_millis(1_000_000);
+        let refusal = Refusal::Signature { source: "bad".into() };
+        inbox.refuse(&PEER, &record(1), &refusal, now);
+        assert_eq!(inbox.counters().refused, 1);
+        assert!(!inbox.admits(&PEER, Origin::Asked, &record(1), now));
+        assert!(inbox.admits(&PEER, Origin::Asked, &record(2), now));
+        assert!(inbox.admits(&PEER, Origin::Asked, &record(1), now.saturating_add(REMEMBER)));
+    }
+
+    #[test]
+    fn what_is_remembered_of_peers_is_bounded() {
+        let inbox = inbox();
+        for at in 0..10_000_u64 {
+            let now = Timestamp::from_millis(at);
+            let peer = NodeId::new(format!("peer-{at}")).unwrap();
+            let refusal = Refusal::Signature { source: "bad".into() };
+            inbox.refuse(&peer, &record(at), &refusal, now);
+        }
+        let state = inbox.lock();
+        assert_eq!((state.peers.len(), state.refused.len()), (PEERS, REFUSED));
+    }
+}

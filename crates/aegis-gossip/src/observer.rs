@@ -1,0 +1,229 @@
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aegis_core::{Address, NodeId};
+use aegis_proto::convert::records;
+use aegis_proto::mesh::v1 as wire;
+use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
+use aegis_tls::Tls;
+use aegis_topology::{Directory, SyncState};
+use aegis_transport::{Connections, DialError, Link, Target};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Request, Status};
+
+use crate::core::Core;
+use crate::exchange::{MAX_MESSAGE, Synced, exchange};
+use crate::inbox::{Origin, chain};
+use crate::seeds::{RETRY_GROWTH, Seeds};
+use crate::settings::jittered;
+use crate::{Counters, Settings, SyncError, tasks};
+
+/// A process that follows a mesh's directory without being in it: one that only calls.
+///
+/// It follows one or two members at a time, first those at the seeds and then any it learns of, and verifies every
+/// record itself: a member can withhold news, not invent it. Dropping it stops following.
+pub struct Observer {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    core: Arc<Core>,
+    seeds: Vec<Address>,
+    failures: Seeds,
+    /// Whom a task follows now.
+    followed: Mutex<HashSet<NodeId>>,
+}
+
+impl Observer {
+    /// Begins to follow; seeds are tried for ever. Without seeds the directory stays empty and counts as synced.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        tls: Tls,
+        connections: Connections,
+        seeds: impl IntoIterator<Item = Address>,
+        settings: Settings,
+    ) -> Self {
+        let core = Arc::new(Core::new(tls, connections, settings));
+        let seeds: Vec<_> = seeds.into_iter().collect();
+        let count = if seeds.is_empty() { 0 } else { core.settings.watched_members.max(1) };
+        if seeds.is_empty() {
+            core.set_sync_state(SyncState::Complete);
+        }
+        let failures = Seeds::default();
+        failures.expect(&seeds);
+        let shared = Arc::new(Shared { core, seeds, failures, followed: Mutex::default() });
+        let mut tasks = JoinSet::new();
+        for at in 0..count {
+            tasks.spawn(follow(Arc::clone(&shared), at));
+        }
+        tasks.spawn(tasks::publish(Arc::clone(&shared.core)));
+        tasks.spawn(tasks::expire(Arc::clone(&shared.core)));
+        Self { shared, _tasks: tasks }
+    }
+
+    /// The mesh's directory, as the followed members tell it.
+    pub fn directory(&self) -> Directory {
+        self.shared.core.directory()
+    }
+
+    /// Compares the directory with that of whoever listens at `address`, now.
+    ///
+    /// # Errors
+    /// [`SyncError`] says what hindered it.
+    pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
+        let link = self.shared.dial(address).await?;
+        let synced = exchange(&self.shared.core, &link, None).await?;
+        self.shared.core.set_sync_state(SyncState::Complete);
+        Ok(synced)
+    }
+
+    /// What became of records that members sent.
+    pub fn counters(&self) -> Counters {
+        self.shared.core.inbox.counters()
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("seeds", &self.shared.seeds).finish_non_exhaustive()
+    }
+}
+
+/// How long a stream must have lasted for the next failure to count as the first.
+const STEADY: Duration = Duration::from_secs(5);
+/// How long a member may take for its first delta.
+const FIRST_DELTA: Duration = Duration::from_secs(10);
+
+/// Follows one member after the other, for ever. The first task begins at once, others when there is a second member.
+async fn follow(shared: Arc<Shared>, at: usize) {
+    let settings = &shared.core.settings;
+    let mut wait = settings.seed_retry;
+    let mut watch = shared.core.directory().watch();
+    loop {
+        let round = shared.round(at);
+        if round.is_empty() {
+            watch.changed().await;
+            continue;
+        }
+        for choice in round {
+            let began = Instant::now();
+            if let Err(error) = shared.follow_one(&choice).await {
+                tracing::debug!(?choice, error = %chain(&error), "cannot follow the directory here");
+                if let Choice::Seed(address) = &choice {
+                    shared.failures.failed(&shared.core, address, &error);
+                }
+            }
+            if STEADY < began.elapsed() {
+                wait = settings.seed_retry;
+            }
+        }
+        sleep(jittered(wait)).await;
+        wait = wait.mul_f64(RETRY_GROWTH).min(settings.seed_retry_limit);
+    }
+}
+
+/// Whom to follow next.
+#[derive(Clone, Debug)]
+enum Choice {
+    Member(NodeId, Vec<Address>),
+    Seed(Address),
+}
+
+impl Shared {
+    /// Whom to try, in order: known members in a random one and, for the first task, the seeds before them.
+    fn round(&self, at: usize) -> Vec<Choice> {
+        let snapshot = self.core.directory().snapshot();
+        let followed = self.followed().clone();
+        let mut members: Vec<_> = snapshot
+            .nodes()
+            .iter()
+            .filter(|node| !node.addresses().is_empty() && !followed.contains(node.node_id()))
+            .map(|node| Choice::Member(node.node_id().clone(), node.addresses().to_vec()))
+            .collect();
+        fastrand::shuffle(&mut members);
+        let seeds = if at == 0 { self.seeds.as_slice() } else { &[] };
+        seeds.iter().cloned().map(Choice::Seed).chain(members).collect()
+    }
+
+    /// Follows a member until its stream ends.
+    async fn follow_one(&self, choice: &Choice) -> Result<(), SyncError> {
+        let link = match choice {
+            Choice::Seed(address) => self.dial(address).await?,
+            Choice::Member(id, addresses) => {
+                self.core.connections.link(Target::new(id.clone(), addresses.clone()))
+            }
+        };
+        let id = link.node_id().clone();
+        if !self.followed().insert(id.clone()) {
+            return Ok(());
+        }
+        let _followed = Followed { shared: self, id };
+        let address = match choice {
+            Choice::Seed(address) => Some(address),
+            Choice::Member(..) => None,
+        };
+        self.watch(&link, address).await
+    }
+
+    async fn watch(&self, link: &Link, seed: Option<&Address>) -> Result<(), SyncError> {
+        let call = |status| SyncError::Call { node: link.node_id().clone(), status };
+        let root = self.core.replica().root().to_bytes().to_vec().into();
+        let mut client =
+            DirectoryServiceClient::new(link.channel()).max_decoding_message_size(MAX_MESSAGE);
+        let request = Request::new(wire::WatchRequest { root, services: Vec::new() });
+        let late = || Status::deadline_exceeded("the member does not answer");
+        let opened = timeout(FIRST_DELTA, client.watch_topology(request)).await;
+        let mut stream = opened.unwrap_or_else(|_| Err(late())).map_err(call)?.into_inner();
+        let mut synced = false;
+        loop {
+            let next = if synced {
+                stream.message().await
+            } else {
+                timeout(FIRST_DELTA, stream.message()).await.unwrap_or_else(|_| Err(late()))
+            };
+            let Some(delta) = next.map_err(call)? else { return Ok(()) };
+            let records = records(delta.records).map_err(|error| SyncError::Message {
+                node: link.node_id().clone(),
+                source: Arc::new(error),
+            })?;
+            self.core.admit(link.node_id(), Origin::Asked, records).await;
+            // The root says that this was the last page.
+            if !delta.root.is_empty() && !synced {
+                synced = true;
+                self.core.set_sync_state(SyncState::Complete);
+                if let Some(address) = seed {
+                    self.failures.succeeded(&self.core, address);
+                }
+            }
+        }
+    }
+
+    async fn dial(&self, address: &Address) -> Result<Link, SyncError> {
+        self.core.connections.dial_seed(address).await.map_err(|error| match error {
+            DialError::OwnNode { address } => SyncError::OwnNode { address },
+            error => SyncError::Unreachable { address: address.clone(), source: Arc::new(error) },
+        })
+    }
+
+    fn followed(&self) -> std::sync::MutexGuard<'_, HashSet<NodeId>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps other tasks from following the same member.
+struct Followed<'a> {
+    shared: &'a Shared,
+    id: NodeId,
+}
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        self.shared.followed().remove(&self.id);
+    }
+}

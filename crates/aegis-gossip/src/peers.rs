@@ -1,0 +1,253 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aegis_core::NodeId;
+use aegis_topology::{NodeEntry, Snapshot};
+use aegis_transport::{Connections, Link, Target};
+use tokio::time::Instant;
+
+/// Peers that are synced with time and again; one is replaced now and then.
+const STICKY: usize = 8;
+/// How often one of them is replaced.
+const REPLACE_EVERY: Duration = Duration::from_secs(30);
+/// Links that are held for gossip alone.
+const LINKS: usize = 64;
+/// For how long an unused link is held.
+const IDLE: Duration = Duration::from_secs(60);
+/// The first wait after a peer could not be reached.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest one.
+const RETRY_LIMIT: Duration = Duration::from_secs(60);
+/// The longest one after failing for [`GIVE_UP_AFTER`].
+const GIVE_UP_RETRY: Duration = Duration::from_secs(15 * 60);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// Whom to sync with: a few sticky peers, now and then one that was down, and links to all of these.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    own: NodeId,
+    connections: Connections,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    peers: HashMap<NodeId, Peer>,
+    sticky: Vec<NodeId>,
+    replaced_at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    link: Option<Link>,
+    used_at: Option<Instant>,
+    trouble: Option<Trouble>,
+    /// The record that this trouble is about; another one is worth a new try.
+    incarnation: (u64, u64),
+    busy: bool,
+}
+
+/// A peer that did not answer, or with whom a sync leads to nothing.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Instant,
+    failures: u32,
+    retry_at: Instant,
+}
+
+impl Peers {
+    pub(crate) fn new(own: NodeId, connections: Connections) -> Self {
+        let state =
+            State { peers: HashMap::new(), sticky: Vec::new(), replaced_at: Instant::now() };
+        Self { own, connections, state: Mutex::new(state) }
+    }
+
+    /// Chooses a peer for the next sync: with probability down/(live + 1) one that is down, so that partitions heal.
+    pub(crate) fn choose(&self, snapshot: &Snapshot) -> Option<Chosen<'_>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.forget_unused(now);
+        let (live, down) = state.split(self.candidates(snapshot), now);
+        let down_due: Vec<_> = down.iter().filter(|it| state.is_due(it.node_id(), now)).collect();
+        let probability = ratio(down.len(), live.len() + 1);
+        let chosen = match pick(&down_due) {
+            Some(chosen) if live.is_empty() || fastrand::f64() < probability => *chosen,
+            _ => state.choose_sticky(&live, now)?,
+        };
+        self.occupy(&mut state, chosen, now)
+    }
+
+    /// Chooses up to `count` live peers at random, those that are connected first.
+    pub(crate) fn choose_many(&self, snapshot: &Snapshot, count: usize) -> Vec<Chosen<'_>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let (mut live, _) = state.split(self.candidates(snapshot), now);
+        fastrand::shuffle(&mut live);
+        live.sort_by_key(|node| !state.is_connected(node.node_id()));
+        live.truncate(count);
+        live.into_iter().filter_map(|node| self.occupy(&mut state, node, now)).collect()
+    }
+
+    /// Keeps a link that was made without knowing to whom it would lead.
+    pub(crate) fn adopt(&self, link: &Link) {
+        let mut state = self.lock();
+        let peer = state.peers.entry(link.node_id().clone()).or_default();
+        peer.used_at = Some(Instant::now());
+        peer.trouble = None;
+        if peer.link.is_none() {
+            peer.link = Some(link.clone());
+        }
+    }
+
+    fn candidates<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Arc<NodeEntry>> {
+        let is_peer =
+            |node: &&Arc<NodeEntry>| *node.node_id() != self.own && !node.addresses().is_empty();
+        snapshot.nodes().iter().filter(is_peer).collect()
+    }
+
+    fn occupy(&self, state: &mut State, node: &NodeEntry, now: Instant) -> Option<Chosen<'_>> {
+        let id = node.node_id();
+        if LINKS <= state.peers.len() && !state.peers.contains_key(id) {
+            state.forget_oldest();
+        }
+        let peer = state.peers.entry(id.clone()).or_default();
+        if peer.busy {
+            return None;
+        }
+        peer.busy = true;
+        peer.used_at = Some(now);
+        peer.incarnation = (node.incarnation(), node.revision());
+        // Also where a link exists: the record may say another address than the last one, or the seed.
+        let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
+        peer.link = Some(link.clone());
+        Some(Chosen { peers: self, link })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Those that answer, and those that did not and whose record is still the same.
+    fn split<'a>(
+        &self,
+        nodes: Vec<&'a Arc<NodeEntry>>,
+        now: Instant,
+    ) -> (Vec<&'a Arc<NodeEntry>>, Vec<&'a Arc<NodeEntry>>) {
+        nodes.into_iter().partition(|node| {
+            let Some(peer) = self.peers.get(node.node_id()) else { return true };
+            let news = peer.incarnation != (node.incarnation(), node.revision());
+            peer.trouble.is_none_or(|trouble| news || now < trouble.since)
+        })
+    }
+
+    fn is_due(&self, id: &NodeId, now: Instant) -> bool {
+        let trouble = self.peers.get(id).and_then(|peer| peer.trouble);
+        trouble.is_none_or(|trouble| trouble.retry_at <= now)
+    }
+
+    fn is_connected(&self, id: &NodeId) -> bool {
+        let link = self.peers.get(id).and_then(|peer| peer.link.as_ref());
+        link.is_some_and(Link::is_connected)
+    }
+
+    fn choose_sticky<'a>(
+        &mut self,
+        live: &[&'a Arc<NodeEntry>],
+        now: Instant,
+    ) -> Option<&'a Arc<NodeEntry>> {
+        let find = |id: &NodeId| {
+            let at = live.binary_search_by(|node| node.node_id().cmp(id)).ok()?;
+            live.get(at).copied()
+        };
+        self.sticky.retain(|id| find(id).is_some());
+        if REPLACE_EVERY <= now - self.replaced_at && STICKY < live.len() {
+            self.replaced_at = now;
+            if !self.sticky.is_empty() {
+                self.sticky.swap_remove(fastrand::usize(..self.sticky.len()));
+            }
+        }
+        // A few draws are enough: whoever is drawn twice leaves room for a later tick.
+        for _ in 0..2 * STICKY {
+            if self.sticky.len() == STICKY.min(live.len()) {
+                break;
+            }
+            if let Some(node) = pick(live)
+                && !self.sticky.contains(node.node_id())
+            {
+                self.sticky.push(node.node_id().clone());
+            }
+        }
+        find(pick(&self.sticky)?)
+    }
+
+    fn forget_unused(&mut self, now: Instant) {
+        let sticky = std::mem::take(&mut self.sticky);
+        self.peers.retain(|id, peer| {
+            let unused = peer.used_at.is_none_or(|at| IDLE < now - at);
+            if unused && !peer.busy && !sticky.contains(id) {
+                peer.link = None;
+            }
+            peer.link.is_some() || peer.trouble.is_some()
+        });
+        self.sticky = sticky;
+    }
+
+    fn forget_oldest(&mut self) {
+        let idle = self.peers.iter().filter(|(_, peer)| !peer.busy);
+        let oldest = idle.min_by_key(|(_, peer)| peer.used_at).map(|(id, _)| id.clone());
+        if let Some(oldest) = oldest {
+            self.peers.remove(&oldest);
+        }
+    }
+}
+
+/// A peer that is being synced with; nobody else syncs with it meanwhile.
+#[derive(Debug)]
+pub(crate) struct Chosen<'a> {
+    peers: &'a Peers,
+    pub(crate) link: Link,
+}
+
+impl Chosen<'_> {
+    pub(crate) fn succeeded(&self) {
+        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+            peer.trouble = None;
+        }
+    }
+
+    /// Puts the peer off, longer with each failure in a row.
+    pub(crate) fn failed(&self) {
+        let now = Instant::now();
+        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+            let (since, failures) =
+                peer.trouble.map_or((now, 0), |trouble| (trouble.since, trouble.failures));
+            let limit = if GIVE_UP_AFTER < now - since { GIVE_UP_RETRY } else { RETRY_LIMIT };
+            let wait = RETRY.saturating_mul(1 << failures.min(10)).min(limit);
+            let retry_at = now + crate::settings::jittered(wait);
+            peer.trouble = Some(Trouble { since, failures: failures + 1, retry_at });
+        }
+    }
+}
+
+impl Drop for Chosen<'_> {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+            peer.busy = false;
+        }
+    }
+}
+
+fn pick<T>(list: &[T]) -> Option<&T> {
+    if list.is_empty() {
+        return None;
+    }
+    list.get(fastrand::usize(..list.len()))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a directory has at most 16,384 nodes")]
+fn ratio(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}

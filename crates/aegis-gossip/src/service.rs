@@ -1,0 +1,224 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use aegis_core::NodeId;
+use aegis_proto::convert::{keys, root, signed_records};
+use aegis_proto::mesh::v1 as wire;
+use aegis_proto::mesh::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
+use aegis_tls::Caller;
+use aegis_topology::{Key, Root, SyncRequest, Verified};
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::watch;
+use tonic::codegen::{BoxStream, async_trait};
+use tonic::{Request, Response, Status};
+
+use crate::exchange::MAX_MESSAGE;
+use crate::inbox::Origin;
+use crate::member::Shared;
+use crate::watchers::Watcher;
+
+/// Syncs of one caller at a time.
+const SYNCS: usize = 4;
+
+/// Answers peers: syncs with members, and shows the directory to those that follow it.
+///
+/// Made by [`Member::service`](crate::Member::service). Callers of another trust domain get `FAILED_PRECONDITION`,
+/// those without a certificate `UNAUTHENTICATED`.
+#[derive(Debug)]
+pub struct DirectoryHandler {
+    shared: Arc<Shared>,
+    syncs: Arc<Mutex<HashMap<NodeId, usize>>>,
+}
+
+pub(crate) fn server(shared: Arc<Shared>) -> DirectoryServiceServer<DirectoryHandler> {
+    DirectoryServiceServer::new(DirectoryHandler { shared, syncs: Arc::default() })
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE)
+}
+
+#[async_trait]
+impl DirectoryService for DirectoryHandler {
+    async fn sync(
+        &self,
+        request: Request<wire::SyncRequest>,
+    ) -> Result<Response<wire::SyncResponse>, Status> {
+        let caller = self.member(&request)?;
+        let _running = self.begin_sync(caller.node_id())?;
+        let request = SyncRequest::try_from(request.into_inner())?;
+        let core = &self.shared.core;
+        core.admit(caller.node_id(), Origin::Pushed, request.records.clone()).await;
+        let response = core.replica().answer(&request);
+        Ok(Response::new(response.into()))
+    }
+
+    async fn fetch_records(
+        &self,
+        request: Request<wire::FetchRequest>,
+    ) -> Result<Response<BoxStream<wire::RecordPage>>, Status> {
+        self.member(&request)?;
+        let request = request.into_inner();
+        let keys = keys(&request.keys)?;
+        let first: HashSet<String> = request.services_first.into_iter().take(SERVICES).collect();
+        let mut keys: Vec<Key> = {
+            let replica = self.shared.core.replica();
+            if keys.is_empty() { replica.stamps().map(|stamp| stamp.key).collect() } else { keys }
+        };
+        if !first.is_empty() {
+            let replica = self.shared.core.replica();
+            keys.sort_by_key(|key| {
+                !replica.record(*key).is_some_and(|record| provides(record, &first))
+            });
+        }
+        let (shared, mut keys) = (Arc::downgrade(&self.shared), keys.into_iter());
+        let pages = std::iter::from_fn(move || {
+            let shared = shared.upgrade()?;
+            let replica = shared.core.replica();
+            let records = keys.by_ref().filter_map(|key| replica.record(key));
+            let page: Vec<_> = records.take(PAGE).map(|record| record.signed().clone()).collect();
+            let records = signed_records(page);
+            (!records.is_empty()).then_some(Ok(wire::RecordPage { records }))
+        });
+        Ok(Response::new(Box::pin(stream::iter(pages))))
+    }
+
+    async fn watch_topology(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<BoxStream<wire::TopologyDelta>>, Status> {
+        let caller = self.member(&request)?;
+        let request = request.into_inner();
+        let theirs = root(&request.root)?;
+        let Some(watcher) = self.shared.watchers.join(caller.node_id()) else {
+            return Err(Status::resource_exhausted("too many streams follow this directory"));
+        };
+        let core = &self.shared.core;
+        let follow = Follow {
+            shared: Arc::downgrade(&self.shared),
+            changed: core.changed(),
+            watcher,
+            at: 0,
+            theirs: Some(theirs),
+            services: request.services.into_iter().take(SERVICES).collect(),
+            sent: HashSet::new(),
+        };
+        Ok(Response::new(Box::pin(stream::unfold(follow, Follow::next))))
+    }
+}
+
+/// Services that a request may name.
+const SERVICES: usize = 256;
+
+impl DirectoryHandler {
+    /// The caller, if it is of our own trust domain.
+    fn member<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = Caller::from_request(request)?;
+        let own = self.shared.core.tls.spiffe_id();
+        if caller.spiffe_id().trust_domain() != own.trust_domain() {
+            return Err(Status::failed_precondition(format!(
+                "this is the mesh of {}, not of {}",
+                own.trust_domain(),
+                caller.spiffe_id().trust_domain()
+            )));
+        }
+        Ok(caller)
+    }
+
+    fn begin_sync(&self, caller: &NodeId) -> Result<Running, Status> {
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = syncs.entry(caller.clone()).or_default();
+        if SYNCS <= *running {
+            return Err(Status::resource_exhausted("too many syncs at a time"));
+        }
+        *running += 1;
+        Ok(Running { caller: caller.clone(), syncs: Arc::clone(&self.syncs) })
+    }
+}
+
+/// Counts a sync down when it ends, however it ends.
+struct Running {
+    caller: NodeId,
+    syncs: Arc<Mutex<HashMap<NodeId, usize>>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = syncs.get(&self.caller).map_or(0, |running| running.saturating_sub(1));
+        if left == 0 {
+            syncs.remove(&self.caller);
+        } else {
+            syncs.insert(self.caller.clone(), left);
+        }
+    }
+}
+
+/// Records in a page of a stream: below 1 MiB at their largest.
+const PAGE: usize = 64;
+
+/// Follows the replica for one caller.
+struct Follow {
+    shared: Weak<Shared>,
+    changed: watch::Receiver<u64>,
+    watcher: Watcher,
+    /// The last change that was sent.
+    at: u64,
+    /// What the caller has, until the first delta.
+    theirs: Option<Root>,
+    services: HashSet<String>,
+    /// Nodes that the caller knows of because they once provided what it follows.
+    sent: HashSet<Key>,
+}
+
+impl Follow {
+    async fn next(mut self) -> Option<(Result<wire::TopologyDelta, Status>, Self)> {
+        self.watcher.took(self.at);
+        loop {
+            let shared = self.shared.upgrade()?;
+            if let Some(delta) = self.delta(&shared) {
+                return Some((Ok(delta), self));
+            }
+            drop(shared);
+            if !self.watcher.is_open() {
+                return None;
+            }
+            tokio::select! {
+                changed = self.changed.changed() => changed.ok()?,
+                () = self.watcher.closed() => {}
+            }
+        }
+    }
+
+    /// What is new since the last delta. The root comes with the last page, and says that the caller is up to date.
+    fn delta(&mut self, shared: &Shared) -> Option<wire::TopologyDelta> {
+        let replica = shared.core.replica();
+        let first = self.theirs.take();
+        if first == Some(replica.root()) {
+            self.at = replica.change();
+        }
+        if self.at == replica.change() && first.is_none() {
+            return None;
+        }
+        let (records, at) = replica.changes_after(self.at);
+        self.at = at;
+        let done = at == replica.change();
+        let records = records.into_iter().filter(|record| {
+            // A node that ceased to provide what is followed is news too.
+            self.services.is_empty()
+                || provides(record, &self.services) && self.sent.insert(record.key())
+                || self.sent.contains(&record.key())
+        });
+        let records = signed_records(records.map(|record| record.signed().clone()).collect());
+        let root = if done { replica.root().to_bytes().to_vec().into() } else { Bytes::new() };
+        Some(wire::TopologyDelta { records, down: Vec::new(), root })
+    }
+}
+
+/// Whether a node provides one of some services, named `name` or `name/version`.
+fn provides(record: &Verified, services: &HashSet<String>) -> bool {
+    let description = &record.record().description;
+    description.services().iter().any(|service| {
+        services.contains(service.info().name().as_str())
+            || services.contains(&service.info().to_string())
+    })
+}
