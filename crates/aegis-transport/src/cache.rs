@@ -86,6 +86,15 @@ impl Connections {
         Self { owner: Arc::new(owner) }
     }
 
+    /// Another set with the same certificate, network and settings, and nothing in it: for connections that must not be shared,
+    /// such as one to a process that claims to be this node.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let dialler = &self.owner.dialler;
+        let (tls, network) = (dialler.tls.clone(), Arc::clone(&dialler.network));
+        Self::new(tls, network, dialler.settings.clone())
+    }
+
     /// Asks for a node to be connected, in the background.
     ///
     /// A node that somebody asks for already is the same one: the target's addresses replace the known ones, and whether it is foreign
