@@ -26,10 +26,12 @@ pub(crate) struct Core {
     publisher: Publisher,
     /// The replica's change number.
     changed: watch::Sender<u64>,
+    #[cfg(feature = "server")]
     met: watch::Sender<Option<Met>>,
 }
 
 /// A record that another process signed with our identity.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug)]
 pub(crate) struct Met {
     pub(crate) record: Arc<Verified>,
@@ -44,6 +46,7 @@ impl Core {
             replica: Mutex::new(Replica::new(settings.limits.clone())),
             publisher: Publisher::new(),
             changed: watch::Sender::new(0),
+            #[cfg(feature = "server")]
             met: watch::Sender::new(None),
             tls,
             connections,
@@ -65,7 +68,7 @@ impl Core {
         for record in records {
             let Some(record) = self.check(from, origin, &record) else { continue };
             verified += 1;
-            news += usize::from(self.merge_from(Some(from), record));
+            news += usize::from(self.merge(from, record));
             // Eight verifications take about half a millisecond.
             if verified % 8 == 0 {
                 tokio::task::yield_now().await;
@@ -102,39 +105,28 @@ impl Core {
     }
 
     /// Merges a record; whoever merged the last of several calls [`announce`](Self::announce).
-    pub(crate) fn merge(&self, record: Verified) -> bool {
-        self.merge_from(None, record)
-    }
-
-    fn merge_from(&self, from: Option<&NodeId>, record: Verified) -> bool {
+    pub(crate) fn merge(&self, from: &NodeId, record: Verified) -> bool {
         let owner = record.record().owner.node_id().clone();
         let merged = self.replica().merge(record, now());
         match merged {
             Merged::Changed => true,
             Merged::Equivocation { changed } => {
                 self.inbox.count_equivocation();
-                tracing::warn!(node = %owner, "a node signed two different records with one number");
+                tracing::warn!(node = %owner, %from, "a node signed two different records with one number");
                 changed
             }
+            #[cfg(feature = "server")]
             Merged::OwnIdentity(record) => {
-                let first_hand = from == Some(&owner);
+                let first_hand = *from == owner;
                 self.met.send_replace(Some(Met { record: Arc::from(record), first_hand }));
                 false
             }
             Merged::Full => {
-                tracing::debug!(node = %owner, "the directory is full, a new node is left out");
+                tracing::debug!(node = %owner, %from, "the directory is full, a new node is left out");
                 false
             }
             _ => false,
         }
-    }
-
-    /// Verifies the own record by the rules of a peer, so that nothing is published that others would refuse.
-    pub(crate) fn verify_own(&self, signed: SignedRecord) -> Result<Verified, Refusal> {
-        let domain = self.tls.spiffe_id();
-        let verifier = Verifier { tls: &self.tls };
-        let limits = &self.settings.limits;
-        Verified::new(signed, &verifier, domain.trust_domain(), limits, now())
     }
 
     pub(crate) fn expire(&self, now: Timestamp) {
@@ -181,15 +173,27 @@ impl Core {
         self.changed.subscribe()
     }
 
+    pub(crate) fn replica(&self) -> MutexGuard<'_, Replica> {
+        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What only a member needs.
+#[cfg(feature = "server")]
+impl Core {
+    /// Verifies the own record by the rules of a peer, so that nothing is published that others would refuse.
+    pub(crate) fn verify_own(&self, signed: SignedRecord) -> Result<Verified, Refusal> {
+        let domain = self.tls.spiffe_id();
+        let verifier = Verifier { tls: &self.tls };
+        let limits = &self.settings.limits;
+        Verified::new(signed, &verifier, domain.trust_domain(), limits, now())
+    }
+
     pub(crate) fn met(&self) -> watch::Receiver<Option<Met>> {
         self.met.subscribe()
     }
 
     pub(crate) fn own_id(&self) -> NodeId {
         self.tls.spiffe_id().node_id().clone()
-    }
-
-    pub(crate) fn replica(&self) -> MutexGuard<'_, Replica> {
-        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

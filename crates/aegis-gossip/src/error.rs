@@ -2,6 +2,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use aegis_core::{Address, NodeId};
+#[cfg(feature = "server")]
 use aegis_tls::SignError;
 use tonic::Status;
 
@@ -42,6 +43,7 @@ pub enum SyncError {
 }
 
 /// Why a node could not publish its record.
+#[cfg(feature = "server")]
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {

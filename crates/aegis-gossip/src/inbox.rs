@@ -51,6 +51,7 @@ pub(crate) enum Origin {
     /// We asked for them: a node that joins needs as many as there are nodes.
     Asked,
     /// The peer sent them by itself.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "nobody sends to an observer"))]
     Pushed,
 }
 
@@ -138,6 +139,7 @@ impl Inbox {
         self.equivocations.fetch_add(1, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn count_conflict(&self) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }

@@ -19,32 +19,42 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `client` | yes | nothing of its own; names what an [`Observer`] needs |
-//! | `server` | yes | `Member::service`, which answers peers |
+//! | `client` | yes | nothing beyond [`Observer`], which is always there |
+//! | `server` | yes | [`Member`] and its service |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod clock;
+#[cfg(feature = "server")]
 mod conflict;
 mod core;
 mod error;
 mod exchange;
 mod inbox;
+#[cfg(feature = "server")]
 mod member;
 mod observer;
+#[cfg(feature = "server")]
 mod own;
+#[cfg(feature = "server")]
 mod peers;
+#[cfg(feature = "server")]
+mod replicate;
 mod seeds;
 #[cfg(feature = "server")]
 mod service;
 mod settings;
 mod tasks;
 mod verifier;
+#[cfg(feature = "server")]
 mod watchers;
 
-pub use error::{PublishError, SyncError};
+#[cfg(feature = "server")]
+pub use error::PublishError;
+pub use error::SyncError;
 pub use exchange::Synced;
 pub use inbox::Counters;
+#[cfg(feature = "server")]
 pub use member::{Acknowledged, Member, MemberStatus};
 pub use observer::Observer;
 #[cfg(feature = "server")]

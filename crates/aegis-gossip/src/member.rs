@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aegis_core::Address;
+use aegis_proto::mesh::v1::directory_service_server::DirectoryServiceServer;
 use aegis_tls::Tls;
 use aegis_topology::{Description, Directory, Instance, NodeState, Precedence, SyncState};
 use aegis_transport::Connections;
@@ -11,13 +12,16 @@ use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
 use crate::conflict::Conflict;
+use crate::Observer;
 use crate::core::Core;
 use crate::exchange::{Synced, exchange};
 use crate::own::Own;
 use crate::peers::Peers;
 use crate::seeds::Seeds;
 use crate::watchers::Watchers;
-use crate::{Counters, PublishError, Settings, SyncError, conflict, seeds, tasks};
+use crate::{
+    Counters, DirectoryHandler, PublishError, Settings, SyncError, conflict, replicate, tasks,
+};
 
 /// A node with a record of its own in the mesh's directory: publishes it, keeps its copy of the directory equal to
 /// that of its peers, and serves both.
@@ -85,15 +89,23 @@ impl Member {
         shared.seeds.expect(&seeds);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         for seed in seeds {
-            tasks.spawn(seeds::follow(Arc::clone(shared), seed));
+            tasks.spawn(replicate::join(Arc::clone(shared), seed));
         }
         tasks.spawn(tasks::publish(Arc::clone(&shared.core)));
         tasks.spawn(tasks::expire(Arc::clone(&shared.core)));
-        tasks.spawn(tasks::push(Arc::clone(shared)));
-        tasks.spawn(tasks::sync(Arc::clone(shared)));
-        tasks.spawn(tasks::renew(Arc::clone(shared)));
+        tasks.spawn(replicate::push(Arc::clone(shared)));
+        tasks.spawn(replicate::sync(Arc::clone(shared)));
+        tasks.spawn(replicate::renew(Arc::clone(shared)));
         tasks.spawn(conflict::resolve(Arc::clone(shared)));
         Ok(())
+    }
+
+    /// Follows the mesh into this member's directory for as long as it is not started, as one that only calls does.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn observe(&self, seeds: impl IntoIterator<Item = Address>) -> Observer {
+        Observer::over(Arc::clone(&self.shared.core), seeds.into_iter().collect())
     }
 
     /// The mesh's directory, as this node sees it.
@@ -102,12 +114,7 @@ impl Member {
     }
 
     /// The service that answers peers, to be registered at the server; it takes callers of the own trust domain only.
-    #[cfg(feature = "server")]
-    pub fn service(
-        &self,
-    ) -> aegis_proto::mesh::v1::directory_service_server::DirectoryServiceServer<
-        crate::DirectoryHandler,
-    > {
+    pub fn service(&self) -> DirectoryServiceServer<DirectoryHandler> {
         crate::service::server(Arc::clone(&self.shared))
     }
 
@@ -165,7 +172,7 @@ impl Member {
     /// # Errors
     /// [`SyncError`] says what hindered it.
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
-        seeds::sync(&self.shared, address).await
+        replicate::sync_at(&self.shared, address).await
     }
 
     /// What is the matter with the own identity.

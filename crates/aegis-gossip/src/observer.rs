@@ -9,7 +9,7 @@ use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_tls::Tls;
 use aegis_topology::{Directory, SyncState};
-use aegis_transport::{Connections, DialError, Link, Target};
+use aegis_transport::{Connections, Link, Target};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 use crate::core::Core;
 use crate::exchange::{MAX_MESSAGE, Synced, exchange};
 use crate::inbox::{Origin, chain};
-use crate::seeds::{RETRY_GROWTH, Seeds};
+use crate::seeds::{RETRY_GROWTH, Seeds, dial};
 use crate::settings::jittered;
 use crate::{Counters, Settings, SyncError, tasks};
 
@@ -49,8 +49,11 @@ impl Observer {
         seeds: impl IntoIterator<Item = Address>,
         settings: Settings,
     ) -> Self {
-        let core = Arc::new(Core::new(tls, connections, settings));
-        let seeds: Vec<_> = seeds.into_iter().collect();
+        Self::over(Arc::new(Core::new(tls, connections, settings)), seeds.into_iter().collect())
+    }
+
+    /// Follows into a directory that may have other writers: records merge in any order.
+    pub(crate) fn over(core: Arc<Core>, seeds: Vec<Address>) -> Self {
         let count = if seeds.is_empty() { 0 } else { core.settings.watched_members.max(1) };
         if seeds.is_empty() {
             core.set_sync_state(SyncState::Complete);
@@ -77,7 +80,7 @@ impl Observer {
     /// # Errors
     /// [`SyncError`] says what hindered it.
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
-        let link = self.shared.dial(address).await?;
+        let link = dial(&self.shared.core, address).await?;
         let synced = exchange(&self.shared.core, &link, None).await?;
         self.shared.core.set_sync_state(SyncState::Complete);
         Ok(synced)
@@ -154,7 +157,7 @@ impl Shared {
     /// Follows a member until its stream ends.
     async fn follow_one(&self, choice: &Choice) -> Result<(), SyncError> {
         let link = match choice {
-            Choice::Seed(address) => self.dial(address).await?,
+            Choice::Seed(address) => dial(&self.core, address).await?,
             Choice::Member(id, addresses) => {
                 self.core.connections.link(Target::new(id.clone(), addresses.clone()))
             }
@@ -202,13 +205,6 @@ impl Shared {
                 }
             }
         }
-    }
-
-    async fn dial(&self, address: &Address) -> Result<Link, SyncError> {
-        self.core.connections.dial_seed(address).await.map_err(|error| match error {
-            DialError::OwnNode { address } => SyncError::OwnNode { address },
-            error => SyncError::Unreachable { address: address.clone(), source: Arc::new(error) },
-        })
     }
 
     fn followed(&self) -> std::sync::MutexGuard<'_, HashSet<NodeId>> {

@@ -73,7 +73,7 @@ impl Own {
     pub(crate) fn yield_to(&self, core: &Core, other: aegis_topology::Verified) {
         self.lock().advertises = false;
         core.replica().disown();
-        core.merge(other);
+        core.merge(&core.own_id(), other);
         core.announce();
     }
 
@@ -112,7 +112,7 @@ impl Inner {
         let record = self.author.write(now(), core.settings.limits.lease, not_after);
         let signed = sign(core, &record)?;
         let verified = core.verify_own(signed).map_err(|source| PublishError::Record { source })?;
-        core.merge(verified);
+        core.merge(self.author.owner().node_id(), verified);
         self.signed_until = not_after;
         Ok(())
     }

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::Address;
+use aegis_topology::SyncState;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::SyncError;
+use crate::exchange::{Synced, exchange};
+use crate::inbox::chain;
+use crate::member::Shared;
+use crate::own::Own;
+use crate::peers::Chosen;
+use crate::seeds::{RETRY_GROWTH, dial};
+use crate::settings::jittered;
+
+/// How often the own record is looked at.
+const RENEW_EVERY: Duration = Duration::from_secs(5);
+/// Syncs that run at once: one with a slow peer does not hold the others up.
+const SYNCS: usize = 4;
+
+/// Syncs through a seed, for ever: soon again while it does not answer, rarely while it does.
+///
+/// Also a seed that answered long ago may come back empty after a restart, and may be the only way to those that joined it.
+pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
+    let core = &shared.core;
+    let settings = &core.settings;
+    let mut wait = settings.seed_retry;
+    loop {
+        match sync_at(&shared, &address).await {
+            Ok(synced) => {
+                tracing::debug!(%address, node = %synced.node_id, news = synced.news, "synced with a seed");
+                shared.seeds.succeeded(core, &address);
+                wait = settings.seed_retry;
+                sleep(jittered(settings.seed_every)).await;
+            }
+            Err(SyncError::OwnNode { .. }) => {
+                shared.seeds.is_own(core, &address);
+                // The address may belong to somebody else one day.
+                sleep(jittered(settings.seed_retry_limit)).await;
+            }
+            Err(error) => {
+                shared.seeds.failed(core, &address, &error);
+                sleep(jittered(wait)).await;
+                wait = wait.mul_f64(RETRY_GROWTH).min(settings.seed_retry_limit);
+            }
+        }
+    }
+}
+
+/// Compares the directory with that of whoever listens at an address, and introduces this node there.
+pub(crate) async fn sync_at(shared: &Shared, address: &Address) -> Result<Synced, SyncError> {
+    let link = dial(&shared.core, address).await?;
+    shared.peers.adopt(&link);
+    let own = shared.own.get().filter(|own| own.advertises()).map(Own::key);
+    exchange(&shared.core, &link, own).await
+}
+
+/// Tells a few peers at once about what changed, whoever told us.
+pub(crate) async fn push(shared: Arc<Shared>) {
+    let core = &shared.core;
+    let mut changed = core.changed();
+    while changed.changed().await.is_ok() {
+        sleep(core.settings.push_delay).await;
+        changed.mark_unchanged();
+        let snapshot = core.directory().snapshot();
+        let peers = shared.peers.choose_many(&snapshot, core.settings.push_peers);
+        let mut pushes: FuturesUnordered<_> =
+            peers.iter().map(|peer| sync_with(&shared, peer)).collect();
+        while pushes.next().await.is_some() {}
+    }
+}
+
+/// Compares the directory with a peer's, about once a second.
+pub(crate) async fn sync(shared: Arc<Shared>) {
+    let core = &shared.core;
+    let mut running = JoinSet::new();
+    loop {
+        sleep(jittered(core.settings.sync_every)).await;
+        while running.try_join_next().is_some() {}
+        if running.len() < SYNCS {
+            let shared = Arc::clone(&shared);
+            running.spawn(async move {
+                let snapshot = shared.core.directory().snapshot();
+                if let Some(peer) = shared.peers.choose(&snapshot) {
+                    sync_with(&shared, &peer).await;
+                }
+            });
+        }
+    }
+}
+
+async fn sync_with(shared: &Shared, peer: &Chosen<'_>) {
+    match exchange(&shared.core, &peer.link, None).await {
+        // A peer with which nothing gets equal is not asked every second.
+        Ok(synced) if !synced.equal && synced.news == 0 => peer.failed(),
+        Ok(_) => {
+            peer.succeeded();
+            shared.core.set_sync_state(SyncState::Complete);
+        }
+        Err(error) => {
+            tracing::debug!(node = %peer.link.node_id(), error = %chain(&error), "no sync");
+            peer.failed();
+        }
+    }
+}
+
+/// Signs the own record again in time.
+pub(crate) async fn renew(shared: Arc<Shared>) {
+    loop {
+        sleep(RENEW_EVERY).await;
+        if let Some(Err(error)) = shared.own.get().map(|own| own.renew(&shared.core)) {
+            let error = chain(&error);
+            tracing::warn!(%error, "cannot sign the own record again; it ends with its lease");
+        }
+    }
+}
