@@ -1,5 +1,5 @@
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aegis_core::{Address, InvalidName, NodeId, ServiceInfo};
@@ -170,8 +170,13 @@ impl PoolBuilder {
         let (directory, source) = if seeds.is_empty() {
             (Publisher::fixed(nodes).directory(), Source::Fixed)
         } else {
-            let observer = Observer::start(connections.clone(), tls.clone(), seeds);
-            (observer.directory(), Source::Observer(observer))
+            let observer = Observer::start(
+                tls.clone(),
+                connections.clone(),
+                seeds,
+                aegis_gossip::Settings::default(),
+            );
+            (observer.directory(), Source::Observer(Mutex::new(Some(observer))))
         };
         Ok(ServicePool::start(directory, connections, tls, self.limit, source, runtime))
     }

@@ -9,7 +9,7 @@ use crate::{Error, Explanation, ServiceChannel, ServicePool};
 /// Makes clients of one service.
 ///
 /// ```no_run
-/// # async fn example<C>(pool: aegis_client::ServicePool, new: fn(aegis_client::ServiceChannel) -> C) -> Result<(), aegis_client::Error> {
+/// # async fn example<C: 'static>(pool: aegis_client::ServicePool, new: fn(aegis_client::ServiceChannel) -> C) -> Result<(), aegis_client::Error> {
 /// use aegis_client::ServiceClient;
 /// use aegis_core::ServiceInfo;
 ///

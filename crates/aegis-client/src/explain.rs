@@ -1,12 +1,11 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aegis_core::{Address, NodeId, ServiceInfo, ServiceVersion};
 use aegis_topology::{NodeState, ServiceEntry, Snapshot, SyncState};
 use aegis_transport::LinkStatus;
-use tokio::time::Instant;
 
 use crate::error::chain;
 use crate::service::{Counts, Service};

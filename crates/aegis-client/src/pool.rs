@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use aegis_core::ServiceInfo;
 use aegis_gossip::Observer;
@@ -16,6 +17,9 @@ use crate::limit::ResponseLimit;
 use crate::service::Service;
 use crate::view::View;
 use crate::{Error, Explanation, PoolBuilder, ServiceChannel, explain};
+
+/// How long closing connections without a call may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Connections to the providers of services, shared by all clients made from it.
 ///
@@ -108,7 +112,8 @@ impl fmt::Debug for ServicePool {
 pub(crate) enum Source {
     /// The node owns directory and connections.
     Node,
-    Observer(Observer),
+    /// Until the pool is closed.
+    Observer(Mutex<Option<Observer>>),
     Fixed,
 }
 
@@ -206,9 +211,14 @@ impl Shared {
             idle.await;
         }
         match &self.source {
-            Source::Node => {}
-            Source::Observer(_) | Source::Fixed => self.connections.close().await,
+            Source::Node => return,
+            Source::Observer(observer) => {
+                // It holds a stream open for as long as it lives.
+                drop(observer.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+            Source::Fixed => {}
         }
+        self.connections.close(GOODBYE).await;
     }
 }
 

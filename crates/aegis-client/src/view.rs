@@ -108,11 +108,17 @@ impl View {
     /// Picks the next provider that is connected, has a free slot and is not among `tried`.
     pub(crate) fn pick(&self, balance: &RoundRobin, tried: &[NodeId]) -> Result<Picked, Missed> {
         let mut seen = Seen::default();
-        for index in balance.turn(self.ready.len()) {
-            let Some(provider) = self.ready.get(index) else { continue };
-            if let Some(picked) = take(provider, tried, &mut seen) {
-                return Ok(picked);
-            }
+        let mut take = |order: &mut dyn Iterator<Item = usize>| {
+            order
+                .filter_map(|index| self.ready.get(index))
+                .find_map(|it| take(it, tried, &mut seen))
+        };
+        let picked = match tried {
+            [] => take(&mut balance.turn(self.ready.len())),
+            _ => take(&mut balance.go_on(self.ready.len())),
+        };
+        if let Some(picked) = picked {
+            return Ok(picked);
         }
         // One that is full will have a slot before a silent one answers.
         if seen.full {

@@ -1,1 +1,21 @@
 //! Tests of aegis-client through its public API, one module per story.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
+
+mod mesh;
+mod provider;
+mod raw;
+
+mod balancing;
+mod building;
+mod deadlines;
+mod errors;
+mod lifecycle;
+mod moves;
+mod pinning;
+mod replaying;
+mod waiting;

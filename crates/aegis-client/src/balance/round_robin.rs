@@ -12,10 +12,19 @@ impl RoundRobin {
     // bias only while it stays full, and needs neither randomness nor memory.
     pub(crate) fn turn(&self, length: usize) -> impl Iterator<Item = usize> + use<> {
         // Relaxed: the counter orders nothing but itself.
-        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        let first = ticket.checked_rem(length).unwrap_or_default();
-        (first..length).chain(0..first)
+        order(self.next.fetch_add(1, Ordering::Relaxed), length)
     }
+
+    /// The order for a request that had its turn and has to go on: nobody else's turn is taken for it.
+    // Were one drawn, two calls that take turns over two providers would both begin at the one that refuses.
+    pub(crate) fn go_on(&self, length: usize) -> impl Iterator<Item = usize> + use<> {
+        order(self.next.load(Ordering::Relaxed), length)
+    }
+}
+
+fn order(ticket: usize, length: usize) -> impl Iterator<Item = usize> + use<> {
+    let first = ticket.checked_rem(length).unwrap_or_default();
+    (first..length).chain(0..first)
 }
 
 #[cfg(test)]
@@ -29,6 +38,19 @@ mod tests {
     #[test]
     fn nothing_to_choose_from_is_an_empty_order() {
         assert_eq!(RoundRobin::default().turn(0).count(), 0);
+    }
+
+    #[test]
+    fn going_on_takes_nobodys_turn() {
+        let balance = RoundRobin::default();
+        let firsts: Vec<_> = (0..4)
+            .map(|_| {
+                let first = balance.turn(2).next();
+                balance.go_on(2).next();
+                first.unwrap()
+            })
+            .collect();
+        assert_eq!(firsts, [0, 1, 0, 1]);
     }
 
     #[test]

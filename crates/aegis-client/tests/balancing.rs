@@ -1,0 +1,140 @@
+//! Who gets a call.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aegis_client::Verdict;
+use aegis_core::NodeId;
+use aegis_testing::eventually;
+
+use crate::mesh::{Mesh, PATIENCE, call, call_many, identity};
+use crate::provider::{Act, Provider};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_connected_providers_share_the_calls_exactly() {
+    let mesh = Mesh::new();
+    let [a, b, c] = [
+        Provider::start(&mesh, "a").await,
+        Provider::start(&mesh, "b").await,
+        Provider::start(&mesh, "c").await,
+    ];
+    let (pool, client) = mesh.connected(&[&a, &b, &c]).await;
+    let counts = call_many(&client, 3_000).await.unwrap();
+    assert_eq!(counts, BTreeMap::from(["a", "b", "c"].map(|id| (id.to_owned(), 1_000))));
+    let explanation = pool.explain(client.info());
+    assert_eq!(explanation.calls, 3_000);
+    assert_eq!(explanation.moved, 0);
+    let picks: Vec<_> = explanation.candidates.iter().map(|it| it.picks).collect();
+    assert_eq!(picks, [1_000; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_is_down_costs_no_call() {
+    let mesh = Mesh::new();
+    let up = Provider::start(&mesh, "up").await;
+    let down = Provider::start(&mesh, "down").await.kill().await;
+    let pool = mesh.builder(&[("down", down), ("up", up.address)]).build().unwrap();
+    // From a cold start: nobody is connected yet.
+    let counts = call_many(&identity(&pool), 300).await.unwrap();
+    assert_eq!(counts, BTreeMap::from([("up".to_owned(), 300)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_of_another_ca_costs_no_call_and_is_dialled_with_backoff() {
+    let (mesh, other) = (Mesh::new(), Mesh::new());
+    let ours = Provider::start(&mesh, "ours").await;
+    let theirs = Provider::start(&other, "theirs").await;
+    let pool = mesh.pool(&[&ours, &theirs]);
+    let client = identity(&pool);
+    let counts = call_many(&client, 1_000).await.unwrap();
+    assert_eq!(counts, BTreeMap::from([("ours".to_owned(), 1_000)]));
+    let id = NodeId::new("theirs").unwrap();
+    let failures = eventually(PATIENCE, || {
+        let explanation = client.explain();
+        match &explanation.candidate(&id).unwrap().verdict {
+            Verdict::Backoff { failures, .. } => Ok(*failures),
+            verdict => Err(format!("it is {verdict}")),
+        }
+    })
+    .await;
+    assert!(failures < 5, "{failures} dials");
+    assert_eq!(theirs.refused(), failures as usize);
+    assert_eq!(theirs.requests(), 0);
+    assert_eq!(client.explain().candidate(&id).unwrap().picks, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wrong_node_at_an_address_gets_no_call() {
+    let mesh = Mesh::new();
+    let right = Provider::start(&mesh, "right").await;
+    let wrong = Provider::start(&mesh, "wrong").await;
+    let pool =
+        mesh.builder(&[("moved-away", wrong.address), ("right", right.address)]).build().unwrap();
+    let client = identity(&pool);
+    call_many(&client, 100).await.unwrap();
+    assert_eq!(wrong.requests(), 0);
+    let text = eventually(PATIENCE, || {
+        let text = client.explain().to_string();
+        if text.contains("wrong, not moved-away") { Ok(text) } else { Err(text) }
+    })
+    .await;
+    assert!(text.starts_with("identity/v1: 1 of 2 providers are called"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_provider_is_skipped_while_another_has_a_slot() {
+    let mesh = Mesh::new();
+    let full = Provider::with_streams(&mesh, "full", 1).await;
+    let free = Provider::start(&mesh, "free").await;
+    let (_pool, client) = mesh.connected(&[&free, &full]).await;
+    full.always(Act::Hang);
+    // As many hang as its connections have slots; then it is full.
+    let mut hanging = tokio::task::JoinSet::new();
+    let id = NodeId::new("full").unwrap();
+    eventually(PATIENCE, || {
+        let verdict = client.explain().candidate(&id).unwrap().verdict.clone();
+        if let Verdict::Full { .. } = verdict {
+            return Ok(());
+        }
+        let client = client.clone();
+        hanging.spawn(async move { call(&client).await });
+        Err(format!("it is {verdict}"))
+    })
+    .await;
+    let before = full.requests();
+    let counts = call_many(&client, 100).await.unwrap();
+    assert_eq!(counts, BTreeMap::from([("free".to_owned(), 100)]));
+    assert_eq!(full.requests(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_wait_for_a_slot_of_the_only_provider() {
+    let mesh = Mesh::new();
+    let provider = Provider::with_streams(&mesh, "narrow", 2).await;
+    provider.always(Act::AnswerAfter(Duration::from_millis(5)));
+    let (_pool, client) = mesh.connected(&[&provider]).await;
+    let counts = call_many(&client, 100).await.unwrap();
+    assert_eq!(counts, BTreeMap::from([("narrow".to_owned(), 100)]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_dies_and_returns_costs_no_later_call() {
+    let mesh = Mesh::new();
+    let stays = Provider::start(&mesh, "stays").await;
+    let dies = Provider::start(&mesh, "dies").await;
+    let (_pool, client) = mesh.connected(&[&dies, &stays]).await;
+    call_many(&client, 10).await.unwrap();
+    let address = dies.kill().await;
+    let id = NodeId::new("dies").unwrap();
+    eventually(PATIENCE, || match &client.explain().candidate(&id).unwrap().verdict {
+        Verdict::Eligible { .. } => Err("its end was not seen yet"),
+        _ => Ok(()),
+    })
+    .await;
+    let counts = call_many(&client, 100).await.unwrap();
+    assert_eq!(counts, BTreeMap::from([("stays".to_owned(), 100)]));
+    let _back = Provider::bind(&mesh, "dies", address).await;
+    client.wait_ready(2, PATIENCE).await.unwrap();
+    let counts = call_many(&client, 100).await.unwrap();
+    assert_eq!(counts["dies"], 50);
+}

@@ -1,0 +1,286 @@
+//! A provider that does what a test tells it, over real mTLS and HTTP/2.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aegis_tls::Tls;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, HeaderValue, Response};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::mesh::Mesh;
+
+/// What a provider does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Reads it and answers with the provider's id.
+    Answer,
+    /// The same, after a while.
+    AnswerAfter(Duration),
+    /// Answers with this status.
+    Fail(u8),
+    /// Reads it and never answers.
+    Hang,
+    /// Reads so many bytes of it, and resets the stream with `REFUSED_STREAM`.
+    RefuseAfter(usize),
+    /// Begins an answer that never ends: a message every 10 ms.
+    Stream,
+    /// Says that it does not serve the service any more.
+    NotServed,
+    /// Resets the stream.
+    Reset(Reason),
+    /// Closes the TCP connection.
+    Cut,
+    /// Drains the connection, and answers this one request.
+    GoAway,
+}
+
+/// Stops when it is dropped.
+pub(crate) struct Provider {
+    pub(crate) id: String,
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    tasks: JoinSet<()>,
+}
+
+struct State {
+    id: String,
+    default: Mutex<Act>,
+    next: Mutex<VecDeque<Act>>,
+    requests: AtomicUsize,
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    refused: AtomicUsize,
+    headers: Mutex<Vec<HeaderMap>>,
+    bytes: AtomicUsize,
+    reset: AtomicUsize,
+    settings: Mutex<h2::server::Builder>,
+}
+
+impl Provider {
+    pub(crate) async fn start(mesh: &Mesh, id: &str) -> Self {
+        Self::bind(mesh, id, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn with_streams(mesh: &Mesh, id: &str, streams: u32) -> Self {
+        let provider = Self::start(mesh, id).await;
+        provider.state.settings.lock().unwrap().max_concurrent_streams(streams);
+        provider
+    }
+
+    pub(crate) async fn bind(mesh: &Mesh, id: &str, address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        Self::listen(mesh.tls(id), id, listener)
+    }
+
+    pub(crate) fn listen(tls: Tls, id: &str, listener: TcpListener) -> Self {
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            id: id.to_owned(),
+            default: Mutex::new(Act::Answer),
+            next: Mutex::default(),
+            requests: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            headers: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            reset: AtomicUsize::new(0),
+            settings: Mutex::new(h2::server::Builder::new()),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, tls, Arc::clone(&state)));
+        Self { id: id.to_owned(), address, state, tasks }
+    }
+
+    /// What it does from now on.
+    pub(crate) fn always(&self, act: Act) {
+        *self.state.default.lock().unwrap() = act;
+    }
+
+    /// What it does with the next request that has no act yet.
+    pub(crate) fn once(&self, act: Act) {
+        self.state.next.lock().unwrap().push_back(act);
+    }
+
+    /// How many requests arrived.
+    pub(crate) fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many connections finished their handshake.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many of them are open.
+    pub(crate) fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// How many handshakes failed.
+    pub(crate) fn refused(&self) -> usize {
+        self.state.refused.load(Ordering::SeqCst)
+    }
+
+    /// How many streams the client reset while a handler ran.
+    pub(crate) fn reset(&self) -> usize {
+        self.state.reset.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes of request bodies were read.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.bytes.load(Ordering::SeqCst)
+    }
+
+    /// The headers of the last request.
+    pub(crate) fn last_headers(&self) -> HeaderMap {
+        self.state.headers.lock().unwrap().last().expect("a request").clone()
+    }
+
+    /// Closes the port and every connection, and waits until that is done.
+    pub(crate) async fn kill(mut self) -> SocketAddr {
+        self.tasks.shutdown().await;
+        self.address
+    }
+}
+
+async fn accept(listener: TcpListener, tls: Tls, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (io, _) = listener.accept().await.unwrap();
+        connections.spawn(serve(io, tls.clone(), Arc::clone(&state)));
+    }
+}
+
+async fn serve(io: TcpStream, tls: Tls, state: Arc<State>) {
+    io.set_nodelay(true).unwrap();
+    let Ok(accepted) = tls.accept(io).await else {
+        state.refused.fetch_add(1, Ordering::SeqCst);
+        return;
+    };
+    let settings = state.settings.lock().unwrap().clone();
+    let Ok(mut connection) = settings.handshake::<_, Bytes>(accepted.stream).await else { return };
+    state.connections.fetch_add(1, Ordering::SeqCst);
+    state.open.fetch_add(1, Ordering::SeqCst);
+    let _open = Open(Arc::clone(&state));
+    let mut handlers = JoinSet::new();
+    while let Some(Ok((request, respond))) = connection.accept().await {
+        let (head, body) = request.into_parts();
+        state.requests.fetch_add(1, Ordering::SeqCst);
+        state.headers.lock().unwrap().push(head.headers);
+        let next = state.next.lock().unwrap().pop_front();
+        let act = next.unwrap_or_else(|| state.default.lock().unwrap().clone());
+        match act {
+            Act::Cut => return,
+            Act::GoAway => {
+                connection.graceful_shutdown();
+                handlers.spawn(handle(Act::Answer, body, respond, Arc::clone(&state)));
+            }
+            act => {
+                handlers.spawn(handle(act, body, respond, Arc::clone(&state)));
+            }
+        }
+    }
+    while handlers.join_next().await.is_some() {}
+}
+
+struct Open(Arc<State>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, state: Arc<State>) {
+    match act {
+        Act::Answer => {
+            read(body, &state).await;
+            answer(&mut respond, &state.id);
+        }
+        Act::AnswerAfter(delay) => {
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {
+                    read(body, &state).await;
+                    answer(&mut respond, &state.id);
+                }
+                _ = std::future::poll_fn(|cx| respond.poll_reset(cx)) => {
+                    state.reset.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+        Act::Fail(code) => drop(respond.send_response(head(Some(code)), true)),
+        Act::Hang => {
+            read(body, &state).await;
+            drop(std::future::poll_fn(|cx| respond.poll_reset(cx)).await);
+            state.reset.fetch_add(1, Ordering::SeqCst);
+        }
+        Act::RefuseAfter(bytes) => {
+            let (mut body, mut read) = (body, 0);
+            while read < bytes {
+                let Some(Ok(data)) = body.data().await else { break };
+                read += data.len();
+                drop(body.flow_control().release_capacity(data.len()));
+            }
+            respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        Act::Stream => {
+            let mut send = respond.send_response(head(None), false).unwrap();
+            while send.send_data(message(&[]), false).is_ok() {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                    _ = std::future::poll_fn(|cx| send.poll_reset(cx)) => break,
+                }
+            }
+            state.reset.fetch_add(1, Ordering::SeqCst);
+        }
+        Act::NotServed => {
+            let mut head = head(Some(12));
+            head.headers_mut().insert("aegis-refused", HeaderValue::from_static("not-served"));
+            drop(respond.send_response(head, true));
+        }
+        Act::Reset(reason) => respond.send_reset(reason),
+        Act::Cut | Act::GoAway => unreachable!("handled by the connection"),
+    }
+}
+
+async fn read(mut body: RecvStream, state: &State) {
+    while let Some(Ok(data)) = body.data().await {
+        state.bytes.fetch_add(data.len(), Ordering::SeqCst);
+        drop(body.flow_control().release_capacity(data.len()));
+    }
+}
+
+/// A `ValidateSessionResponse` whose `user_id` is the provider's id.
+fn answer(respond: &mut SendResponse<Bytes>, id: &str) {
+    let Ok(mut send) = respond.send_response(head(None), false) else { return };
+    let mut reply = vec![0x12, u8::try_from(id.len()).unwrap()];
+    reply.extend_from_slice(id.as_bytes());
+    if send.send_data(message(&reply), false).is_ok() {
+        let trailers =
+            HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+        drop(send.send_trailers(trailers));
+    }
+}
+
+fn head(status: Option<u8>) -> Response<()> {
+    let mut head = Response::builder().header("content-type", "application/grpc");
+    if let Some(status) = status {
+        head = head.header("grpc-status", u16::from(status));
+    }
+    head.body(()).unwrap()
+}
+
+fn message(bytes: &[u8]) -> Bytes {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
+    framed.extend_from_slice(bytes);
+    framed.into()
+}
