@@ -20,7 +20,11 @@ impl Issued {
     fn new(cert_dir: &Path, id: &str) -> Self {
         let out = cert_dir.join("issued");
         let mut command = Command::new(example("issue"));
-        command.args(["--id", id, "--type", "storage", "--cert-dir"]).arg(cert_dir).arg("--out").arg(&out);
+        command
+            .args(["--id", id, "--type", "storage", "--cert-dir"])
+            .arg(cert_dir)
+            .arg("--out")
+            .arg(&out);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         Self {
@@ -40,7 +44,8 @@ fn have(program: &str, probe: &mut Command) -> bool {
     assert!(!ci, "CI has to install {program}");
     let test = std::thread::current();
     // Not by a macro, whose output is kept back when the test passes.
-    writeln!(std::io::stderr(), "SKIPPED: {} needs {program}", test.name().unwrap_or_default()).unwrap();
+    writeln!(std::io::stderr(), "SKIPPED: {} needs {program}", test.name().unwrap_or_default())
+        .unwrap();
     false
 }
 
@@ -55,7 +60,10 @@ fn have_openssl() -> bool {
 /// The lines that the Python client prints, calls that failed included.
 fn grpcio(provider: &Provider, ca: &Path, identity: Option<&Issued>) -> Vec<String> {
     let mut command = Command::new("python3");
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign.py")).args([&provider.address, NODE]).arg(ca);
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign.py"))
+        .args([&provider.address, NODE])
+        .arg(ca);
     if let Some(issued) = identity {
         command.args([&issued.certificate, &issued.key]);
     }

@@ -138,7 +138,6 @@ macro_rules! name {
             ///
             /// # Panics
             /// On an invalid name.
-            #[expect(clippy::panic, reason = "for literals: a const evaluation error, or a bug at first use")]
             pub const fn from_static(value: &'static str) -> Self {
                 match $check(value.as_bytes()) {
                     Ok(()) => Self($crate::name::Text::Static(value)),

@@ -11,8 +11,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 
-use crate::conflict::Conflict;
 use crate::Observer;
+use crate::conflict::Conflict;
 use crate::core::Core;
 use crate::exchange::{Synced, exchange};
 use crate::own::Own;

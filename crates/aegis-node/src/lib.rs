@@ -1,1 +1,50 @@
-//! Under construction.
+//! Builds, serves and stops a node of an aegis mesh.
+//!
+//! ```text
+//! Node::builder() ── build() ──> Node ── start() ──> Server ── shutdown()
+//!   every mistake                 │                    │
+//!   is reported here              └ pool(), directory()└ accepts, serves, advertises, drains
+//! ```
+//!
+//! Most users depend on the facade, `aegis`, whose front page has a running example.
+//!
+//! # What it does not do
+//!
+//! It does not decide who may call what, and it installs nothing global: no tracing subscriber, no crypto provider, no panic hook.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `dev-ca` | no | [`cert_dir`](NodeBuilder::cert_dir) makes what is missing with a development CA |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod accept;
+mod activity;
+mod builder;
+mod call;
+mod connection;
+mod dispatch;
+mod error;
+mod health;
+mod limits;
+mod mesh_service;
+mod message;
+mod muffle;
+mod node;
+mod peers;
+mod request_body;
+mod server;
+mod stats;
+mod trim;
+
+pub use builder::{NodeBuilder, Registrations};
+pub use dispatch::{Handler, HandlerFuture};
+pub use error::{BuildError, ServeError, StartError};
+pub use health::{Health, HealthReport, HealthStatus};
+pub use limits::Limits;
+pub use node::Node;
+pub use peers::{PeerHealth, PeerInfo, Peers};
+pub use server::Server;
+pub use stats::ServerStats;

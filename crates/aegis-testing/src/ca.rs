@@ -5,7 +5,7 @@ use aegis_tls::{Subject, Tls, TlsOptions};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, SanType,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -168,6 +168,13 @@ impl TestCa {
         self.sign(&params, &generate())
     }
 
+    /// A good certificate with an RSA key of 2048 bits.
+    #[track_caller]
+    pub fn issue_rsa(&self, id: &str, node_type: &str) -> TestCert {
+        let key = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("an RSA key is generated");
+        self.sign(&self.leaf_params(&parse_id(id), &parse_type(node_type)), &key)
+    }
+
     /// A certificate that is bad in one point and good in all others.
     #[track_caller]
     pub fn issue_bad(&self, id: &str, node_type: &str, flaw: Flaw) -> TestCert {
@@ -177,6 +184,22 @@ impl TestCa {
         let mut cert = self.sign(&params, &generate());
         flaw.apply_to_chain(&mut cert.certificate_pem, &self.root_pem);
         cert
+    }
+
+    /// A certificate for `id` that the ordinary node `signer` signed with its own key.
+    #[track_caller]
+    pub fn issue_by_node(&self, signer: &str, id: &str, node_type: &str) -> TestCert {
+        let (params, key) =
+            (self.leaf_params(&parse_id(signer), &parse_type(node_type)), generate());
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate is signed");
+        let node = Self {
+            trust_domain: self.trust_domain.clone(),
+            name: signer.to_owned(),
+            issuer: Issuer::new(params, key),
+            intermediates: certificate.pem() + &self.intermediates,
+            root_pem: self.root_pem.clone(),
+        };
+        node.issue(id, node_type)
     }
 
     /// Options with a good certificate for a node and this CA as its bundle.

@@ -26,7 +26,10 @@ const LOOK: Duration = Duration::from_millis(5);
 /// # Panics
 /// With the last reason, when the condition does not hold within `limit`.
 #[expect(clippy::panic, reason = "this is an assertion")]
-pub async fn eventually<T, E: Display>(limit: Duration, mut condition: impl FnMut() -> Result<T, E>) -> T {
+pub async fn eventually<T, E: Display>(
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<T, E>,
+) -> T {
     let end = Instant::now() + limit;
     loop {
         match condition() {

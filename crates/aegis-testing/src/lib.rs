@@ -1,4 +1,19 @@
-//! Test support for meshes: a CA whose certificates are good, or bad in exactly one point.
+//! A test CA, a mesh in memory and fault injection for users of aegis.
+//!
+//! ```
+//! let ca = aegis_testing::TestCa::new();
+//! let tls = ca.tls("morpheus-1", "identity-server");
+//! assert_eq!(tls.spiffe_id().node_id().as_str(), "morpheus-1");
+//! ```
+//!
+//! What is a test's set-up panics when it fails; nothing here is for production.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `mesh` | yes | `TestMesh`: whole nodes, in memory or on loopback; implies `memory` |
+//! | `memory` | with `mesh` | `MemoryNetwork`: connections without sockets |
 
 #![expect(
     clippy::expect_used,
@@ -7,7 +22,17 @@
 )]
 
 mod ca;
+mod eventually;
 mod flaw;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "mesh")]
+mod mesh;
 
 pub use ca::{TestCa, TestCert, Validity};
+pub use eventually::eventually;
 pub use flaw::Flaw;
+#[cfg(feature = "memory")]
+pub use memory::MemoryNetwork;
+#[cfg(feature = "mesh")]
+pub use mesh::TestMesh;

@@ -57,7 +57,12 @@ impl Network for MemoryNetwork {
         };
         let to = local(address.port());
         Box::pin(async move {
-            let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody listens on {to} in this test"));
+            let refused = || {
+                io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    format!("nobody listens on {to} in this test"),
+                )
+            };
             let listener = listener.ok_or_else(refused)?;
             let (near, far) = duplex(PIPE);
             let far: BoxIo = Box::new(Pipe { io: far, local: to, peer: from });
@@ -70,7 +75,8 @@ impl Network for MemoryNetwork {
         let mut ports = self.ports();
         let local = if address.port() == 0 { ports.next() } else { local(address.port()) };
         // A listener that was dropped has freed its port.
-        let taken = ports.listeners.get(&local.port()).is_some_and(|listener| !listener.is_closed());
+        let taken =
+            ports.listeners.get(&local.port()).is_some_and(|listener| !listener.is_closed());
         let result = if taken {
             Err(io::Error::from(io::ErrorKind::AddrInUse))
         } else {
@@ -124,13 +130,21 @@ impl Io for Pipe {
 }
 
 impl AsyncRead for Pipe {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Pipe {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 

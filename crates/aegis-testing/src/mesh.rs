@@ -105,7 +105,10 @@ impl TestMesh {
             Ok(server) => server,
             Err(error) => panic!("{}", chain(&error)),
         };
-        self.seeds.lock().unwrap_or_else(PoisonError::into_inner).push(server.local_addr().to_string());
+        self.seeds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(server.local_addr().to_string());
         server
     }
 }

@@ -1,0 +1,398 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_core::{Address, InvalidName, NodeId, NodeType, ServiceInfo, ServiceName};
+use aegis_tls::{Subject, Tls, TlsOptions};
+use aegis_topology::{Description, Label, ServiceEntry};
+use aegis_transport::{Network, Tcp};
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::dispatch::{Handler, Route, Routes};
+use crate::error::BuildError;
+use crate::limits::Limits;
+use crate::node::{Node, Parts};
+
+/// The type of a node that names none.
+const DEFAULT_TYPE: NodeType = NodeType::from_static("node");
+/// Names that aegis serves itself: exact, and as prefixes.
+const RESERVED: [&str; 2] = ["aegis.MeshService", "grpc.health.v1.Health"];
+const RESERVED_PREFIXES: [&str; 2] = ["aegis.mesh.v1.", "grpc.reflection."];
+
+type Wrap = Box<dyn Fn(Handler) -> Handler + Send + Sync>;
+
+/// Describes a node; [`build`](Self::build) reports every mistake at once.
+///
+/// A node needs an id and certificates.
+/// To serve it needs an address as well; without one it can only call others.
+#[must_use = "a builder does nothing until build"]
+pub struct NodeBuilder {
+    id: Option<String>,
+    name: Option<String>,
+    node_type: Option<String>,
+    address: Option<String>,
+    advertise: Vec<String>,
+    seeds: Vec<String>,
+    tls: Option<TlsOptions>,
+    handlers: Vec<Handler>,
+    services: Vec<(ServiceInfo, Vec<String>)>,
+    layers: Vec<Wrap>,
+    limits: Limits,
+    drain_timeout: Duration,
+    network: Arc<dyn Network>,
+}
+
+impl Default for NodeBuilder {
+    fn default() -> Self {
+        Self {
+            id: None,
+            name: None,
+            node_type: None,
+            address: None,
+            advertise: Vec::new(),
+            seeds: Vec::new(),
+            tls: None,
+            handlers: Vec::new(),
+            services: Vec::new(),
+            layers: Vec::new(),
+            limits: Limits::default(),
+            drain_timeout: Duration::from_secs(20),
+            network: Arc::new(Tcp::default()),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// The node's id: unique in the mesh, and what its certificate must say. Required.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// A name for people (default: the id).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// What kind of node this is, such as `api-gateway` (default `node`); its certificate must say the same.
+    pub fn node_type(mut self, node_type: impl Into<String>) -> Self {
+        self.node_type = Some(node_type.into());
+        self
+    }
+
+    /// Where to listen, `host:port`; port 0 lets the system choose (default: not at all).
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// Where others reach this node, if not at [`address`](Self::address); several are tried in turn.
+    ///
+    /// Needed where the bind address is unspecified (`0.0.0.0`, `[::]`) or translated.
+    /// Port 0 stands for the port that was bound.
+    pub fn advertise_address(mut self, address: impl Into<String>) -> Self {
+        self.advertise.push(address.into());
+        self
+    }
+
+    /// Addresses of nodes to learn the mesh from, `host:port` (default: none).
+    ///
+    /// One that answers is enough; all are tried again until they do, for as long as the node lives.
+    pub fn join<A: Into<String>>(mut self, seeds: impl IntoIterator<Item = A>) -> Self {
+        self.seeds.extend(seeds.into_iter().map(Into::into));
+        self
+    }
+
+    /// The directory of `<id>-cert.pem`, `<id>-key.pem` and `ca-cert.pem`.
+    ///
+    /// With the feature `dev-ca` whatever is missing is made by a development CA in that directory,
+    /// and a warning says so; without it a missing file is an error.
+    /// Replaces an earlier [`tls`](Self::tls).
+    pub fn cert_dir(self, directory: impl Into<PathBuf>) -> Self {
+        self.tls(TlsOptions::cert_dir(directory))
+    }
+
+    /// The source of the node's certificates. Required, here or as [`cert_dir`](Self::cert_dir).
+    pub fn tls(mut self, options: TlsOptions) -> Self {
+        self.tls = Some(options);
+        self
+    }
+
+    /// Serves `handler`, a generated server, and advertises it as `info`.
+    ///
+    /// Several handlers may make up one service, and several versions live side by side.
+    pub fn service<S>(mut self, info: ServiceInfo, handler: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.handlers.push(Handler::new(handler));
+        self.advertise(info, [S::NAME])
+    }
+
+    /// Advertises `info` as served by gRPC services that are registered elsewhere in this builder.
+    ///
+    /// So one gRPC service can stand for several infos.
+    pub fn advertise<N: Into<String>>(
+        mut self,
+        info: ServiceInfo,
+        grpc_services: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.services.push((info, grpc_services.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Serves handlers without advertising them.
+    ///
+    /// ```
+    /// # use aegis_node::{Node, NodeBuilder};
+    /// # use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+    /// # struct Identity;
+    /// # impl IdentityService for Identity {}
+    /// # fn with(builder: NodeBuilder) -> NodeBuilder {
+    /// builder.routes(|routes| routes.add(IdentityServiceServer::new(Identity)))
+    /// # }
+    /// ```
+    pub fn routes(mut self, add: impl FnOnce(Registrations) -> Registrations) -> Self {
+        self.handlers.extend(add(Registrations(Vec::new())).0);
+        self
+    }
+
+    /// Wraps every handler of this node, our own services excepted, in a tower layer; the last one added runs first.
+    ///
+    /// An error of the layer becomes a gRPC status: its own if it is a [`Status`](tonic::Status), else `UNKNOWN`.
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Handler> + Send + Sync + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request<Body>>>::Future: Send + 'static,
+        <L::Service as Service<Request<Body>>>::Error:
+            Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.layers.push(Box::new(move |handler| {
+            let name = handler.name();
+            Handler::layered(name, layer.layer(handler))
+        }));
+        self
+    }
+
+    /// The bounds of the server (default: [`Limits::default`]).
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How long calls may go on once a shutdown began (default 20 s); then they end with `UNAVAILABLE`.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// What stands for the network; for tests.
+    #[doc(hidden)]
+    pub fn network(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Checks everything and loads the certificates; opens no socket.
+    ///
+    /// Reads files, and with [`cert_dir`](Self::cert_dir) may write some.
+    ///
+    /// # Errors
+    /// [`BuildError`], with every mistake in it.
+    pub fn build(self) -> Result<Node, BuildError> {
+        let mut mistakes = Vec::new();
+        let id = match &self.id {
+            None => note(&mut mistakes, Err(BuildError::NoId)),
+            Some(id) => note(&mut mistakes, name("id", NodeId::new(id))),
+        };
+        let node_type = match &self.node_type {
+            None => Some(DEFAULT_TYPE),
+            Some(node_type) => note(&mut mistakes, name("node_type", NodeType::new(node_type))),
+        };
+        let label = self.name.as_ref().or(self.id.as_ref()).map(Label::new);
+        let label = match label {
+            Some(Ok(label)) => label,
+            Some(Err(source)) => {
+                // A bad id is reported as such already.
+                if self.name.is_some() {
+                    mistakes.push(BuildError::Label { source });
+                }
+                Label::default()
+            }
+            None => Label::default(),
+        };
+        let bind = self
+            .address
+            .as_ref()
+            .and_then(|address| note(&mut mistakes, name("address", address.parse::<Address>())));
+        let advertised = parse_all(&mut mistakes, "advertise_address", &self.advertise);
+        let seeds = parse_all(&mut mistakes, "join", &self.seeds);
+        if let Some(mistake) = bind.as_ref().and_then(|bind| unreachable(bind, &advertised)) {
+            mistakes.push(mistake);
+        }
+        let (routes, entries) = self.table(&mut mistakes);
+        // Its limits are the directory's: checked now, with stand-ins for what only the socket knows.
+        let description = Description::new(label, [], entries)
+            .map_err(|source| BuildError::Description { source });
+        let description = note(&mut mistakes, description);
+        let services: BTreeSet<ServiceName> =
+            self.services.iter().map(|(info, _)| info.name().clone()).collect();
+
+        let tls = match (self.tls, id, node_type) {
+            (None, ..) => note(&mut mistakes, Err(BuildError::NoTlsConfig)),
+            // A certificate is issued only for a node that will exist.
+            (Some(options), Some(id), Some(node_type)) if mistakes.is_empty() => note(
+                &mut mistakes,
+                load(options, &Subject::new(id.clone(), node_type.clone()).services(services)),
+            )
+            .map(|tls| (tls, id, node_type)),
+            (Some(_), ..) => None,
+        };
+        match (BuildError::collect(mistakes), tls, description) {
+            (None, Some((tls, id, node_type)), Some(description)) => Ok(Node::new(Parts {
+                id,
+                node_type,
+                description,
+                bind,
+                advertised,
+                seeds,
+                tls,
+                routes,
+                limits: self.limits,
+                drain_timeout: self.drain_timeout,
+                network: self.network,
+            })),
+            (Some(error), ..) => Err(error),
+            (None, ..) => Err(BuildError::NoTlsConfig),
+        }
+    }
+
+    /// The table of handlers, and what the directory says of them.
+    fn table(&self, mistakes: &mut Vec<BuildError>) -> (Routes, Vec<ServiceEntry>) {
+        let mut routes = Routes::default();
+        for handler in &self.handlers {
+            let name = handler.name();
+            if RESERVED.contains(&name)
+                || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            {
+                mistakes.push(BuildError::Reserved { grpc_service: name.to_owned() });
+                continue;
+            }
+            let handler = self.layers.iter().fold(handler.clone(), |handler, wrap| wrap(handler));
+            if !routes.add(Route { handler, infos: Some(Vec::new()) }) {
+                mistakes.push(BuildError::Duplicate { grpc_service: name.to_owned() });
+            }
+        }
+        let mut merged: BTreeMap<ServiceInfo, Vec<String>> = BTreeMap::new();
+        for (info, names) in &self.services {
+            let entry = merged.entry(info.clone()).or_default();
+            for name in names {
+                match routes.get_mut(name) {
+                    Some(Route { infos: Some(infos), .. }) if !infos.contains(info) => {
+                        infos.push(info.clone())
+                    }
+                    Some(_) => {}
+                    None => mistakes.push(BuildError::Advertised {
+                        service: info.clone(),
+                        grpc_service: name.clone(),
+                    }),
+                }
+                if !entry.contains(name) {
+                    entry.push(name.clone());
+                }
+            }
+        }
+        let entries = merged.into_iter().filter_map(|(info, names)| {
+            let entry = ServiceEntry::new(info)
+                .served_by(names)
+                .map_err(|source| BuildError::Description { source });
+            note(mistakes, entry)
+        });
+        let entries = entries.collect();
+        (routes, entries)
+    }
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("id", &self.id)
+            .field("address", &self.address)
+            .field("services", &self.services)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Handlers that a node serves without advertising them.
+#[derive(Debug)]
+#[must_use]
+pub struct Registrations(Vec<Handler>);
+
+impl Registrations {
+    /// Adds a generated server.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the word of tonic's builders; nothing is summed up"
+    )]
+    pub fn add<S>(mut self, handler: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.0.push(Handler::new(handler));
+        self
+    }
+}
+
+fn note<T>(mistakes: &mut Vec<BuildError>, result: Result<T, BuildError>) -> Option<T> {
+    result.map_err(|mistake| mistakes.push(mistake)).ok()
+}
+
+fn name<T>(setting: &'static str, result: Result<T, InvalidName>) -> Result<T, BuildError> {
+    result.map_err(|source| BuildError::Name { setting, source })
+}
+
+fn parse_all(
+    mistakes: &mut Vec<BuildError>,
+    setting: &'static str,
+    addresses: &[String],
+) -> Vec<Address> {
+    addresses.iter().filter_map(|address| note(mistakes, name(setting, address.parse()))).collect()
+}
+
+/// The mistake of a node that nobody could reach at what it advertises. Port 0 is filled in after bind.
+fn unreachable(bind: &Address, advertised: &[Address]) -> Option<BuildError> {
+    let unspecified = |address: &&Address| !address.with_port(1).is_reachable();
+    let bad = if advertised.is_empty() {
+        Some(bind).filter(unspecified)
+    } else {
+        advertised.iter().find(unspecified)
+    };
+    bad.map(|address| BuildError::Advertise { address: address.clone() })
+}
+
+fn load(options: TlsOptions, subject: &Subject) -> Result<Tls, BuildError> {
+    options.load(subject).map_err(|source| BuildError::Tls { source })
+}

@@ -1,0 +1,311 @@
+//! From the path of a request to its handler: a table by gRPC service name.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use aegis_core::ServiceInfo;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower_service::Service;
+
+type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A gRPC service behind one name: what layers wrap and the server calls.
+///
+/// It never fails; an error is an answer with a gRPC status.
+#[derive(Clone)]
+pub struct Handler {
+    name: &'static str,
+    call: Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>,
+}
+
+impl Handler {
+    /// A generated server, or any tower service with a gRPC service name.
+    pub(crate) fn new<S>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        Self::from_service(S::NAME, service)
+    }
+
+    /// The gRPC service name, such as `aegis.identity.v1.IdentityService`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A wrapped handler: errors of the layer become a gRPC status.
+    pub(crate) fn layered<S, B>(name: &'static str, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self::from_service(name, service)
+    }
+
+    fn from_service<S, B>(name: &'static str, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let call = move |request| -> Answer {
+            let mut service = service.clone();
+            Box::pin(async move {
+                if let Err(error) = std::future::poll_fn(|cx| service.poll_ready(cx)).await {
+                    return Status::from_error(error.into()).into_http();
+                }
+                match service.call(request).await {
+                    Ok(response) => response.map(Body::new),
+                    Err(error) => Status::from_error(error.into()).into_http(),
+                }
+            })
+        };
+        Self { name, call: Arc::new(call) }
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handler").field(&self.name).finish()
+    }
+}
+
+impl Service<Request<Body>> for Handler {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = HandlerFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> HandlerFuture {
+        HandlerFuture((self.call)(request))
+    }
+}
+
+/// The answer of a [`Handler`].
+pub struct HandlerFuture(Answer);
+
+impl fmt::Debug for HandlerFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerFuture").finish_non_exhaustive()
+    }
+}
+
+impl Future for HandlerFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
+}
+
+/// One entry of the table.
+#[derive(Debug, Clone)]
+pub(crate) struct Route {
+    pub(crate) handler: Handler,
+    /// The infos that advertise this gRPC service; `None` for our own services, which no info names.
+    pub(crate) infos: Option<Vec<ServiceInfo>>,
+}
+
+/// Which handler serves which gRPC service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Routes(HashMap<&'static str, Route>);
+
+/// The header by which our client says which service and version it means (WIRE.md).
+const SERVICE_HEADER: &str = "aegis-service";
+/// The header of a refusal that a client may answer by trying another provider.
+const REFUSED_HEADER: &str = "aegis-refused";
+
+impl Routes {
+    /// Adds a route; false where the name is taken.
+    pub(crate) fn add(&mut self, route: Route) -> bool {
+        let name = route.handler.name();
+        let free = !self.0.contains_key(name);
+        if free {
+            self.0.insert(name, route);
+        }
+        free
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Route> {
+        self.0.get_mut(name)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// The handler of a request, or the answer that refuses it.
+    ///
+    /// Only the path decides, never the query; it is compared byte for byte.
+    pub(crate) fn find<T>(&self, request: &Request<T>) -> Result<&Handler, Refusal> {
+        if request.method() != Method::POST {
+            return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        if !is_grpc(request.headers()) {
+            return Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let path = request.uri().path();
+        let service = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .map(|(service, _)| service);
+        let Some(route) = service.and_then(|service| self.0.get(service)) else {
+            return Err(Refusal::Unknown { path: path.chars().take(200).collect() });
+        };
+        let (Some(infos), Some(wanted)) = (&route.infos, request.headers().get(SERVICE_HEADER))
+        else {
+            return Ok(&route.handler);
+        };
+        let wanted = wanted.to_str().ok().and_then(|text| text.parse::<ServiceInfo>().ok());
+        if wanted.as_ref().is_some_and(|wanted| infos.contains(wanted)) {
+            return Ok(&route.handler);
+        }
+        Err(Refusal::NotServed { wanted })
+    }
+}
+
+/// `application/grpc`, alone or with a suffix (`+proto`) or parameters.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(http::header::CONTENT_TYPE) else { return false };
+    let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else { return false };
+    matches!(rest.first(), None | Some(b'+' | b';'))
+}
+
+/// Why no handler gets to see a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Http(StatusCode),
+    NotServed { wanted: Option<ServiceInfo> },
+    Unknown { path: String },
+}
+
+impl Refusal {
+    pub(crate) fn into_response(self) -> Response<Body> {
+        match self {
+            Self::Http(status) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = status;
+                response
+            }
+            Self::NotServed { wanted } => {
+                let message = match wanted {
+                    Some(wanted) => format!("this node does not serve {wanted}"),
+                    None => format!("the header {SERVICE_HEADER} is not written name/version"),
+                };
+                let mut response = Status::unimplemented(message).into_http();
+                response
+                    .headers_mut()
+                    .insert(REFUSED_HEADER, HeaderValue::from_static("not-served"));
+                response
+            }
+            Self::Unknown { path } => {
+                Status::unimplemented(format!("this node serves nothing at {path:?}")).into_http()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone)]
+    struct Echo;
+
+    impl NamedService for Echo {
+        const NAME: &'static str = "pkg.Echo";
+    }
+
+    impl Service<Request<Body>> for Echo {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Body::empty())))
+        }
+    }
+
+    #[track_caller]
+    fn check(path: &str, service: Option<&str>, expected: Result<(), Refusal>) {
+        let mut routes = Routes::default();
+        assert!(routes.add(Route {
+            handler: Handler::new(Echo),
+            infos: Some(vec![ServiceInfo::from_static("echo", "v1")])
+        }));
+        let mut request =
+            Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
+        if let Some(service) = service {
+            request.headers_mut().insert(SERVICE_HEADER, service.parse().unwrap());
+        }
+        assert_eq!(routes.find(&request).map(|_| ()), expected);
+    }
+
+    fn unknown(path: &str) -> Result<(), Refusal> {
+        Err(Refusal::Unknown { path: path.to_owned() })
+    }
+
+    #[test]
+    fn the_path_is_compared_byte_for_byte() {
+        check("/pkg.Echo/Say", None, Ok(()));
+        check("/pkg.Echo/Say?x=1", None, Ok(()));
+        check("//pkg.Echo/Say", None, unknown("//pkg.Echo/Say"));
+        check("/pkg.echo/Say", None, unknown("/pkg.echo/Say"));
+        check("/pkg.%45cho/Say", None, unknown("/pkg.%45cho/Say"));
+        check("/pkg.Echo", None, unknown("/pkg.Echo"));
+        check("/", None, unknown("/"));
+    }
+
+    #[test]
+    fn a_caller_of_ours_names_the_service_it_means() {
+        check("/pkg.Echo/Say", Some("echo/v1"), Ok(()));
+        check(
+            "/pkg.Echo/Say",
+            Some("echo/v2"),
+            Err(Refusal::NotServed { wanted: Some(ServiceInfo::from_static("echo", "v2")) }),
+        );
+        check("/pkg.Echo/Say", Some("echo"), Err(Refusal::NotServed { wanted: None }));
+    }
+
+    #[test]
+    fn only_grpc_requests_reach_a_handler() {
+        for (content_type, accepted) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x=y", true),
+            ("application/grpcx", false),
+            ("text/html", false),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                http::header::CONTENT_TYPE,
+                HeaderValue::from_static(content_type),
+            )]);
+            assert_eq!(is_grpc(&headers), accepted, "{content_type}");
+        }
+    }
+}

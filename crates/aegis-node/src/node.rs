@@ -1,0 +1,285 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use aegis_client::ServicePool;
+use aegis_core::{Address, NodeId, NodeType, SpiffeId};
+use aegis_gossip::{Member, Observer};
+use aegis_proto::mesh::mesh_service_server::MeshServiceServer;
+use aegis_tls::Tls;
+use aegis_topology::{Description, Directory};
+use aegis_transport::{Connections, Network, Settings};
+
+use crate::accept::{Acceptor, Stages};
+use crate::builder::NodeBuilder;
+use crate::dispatch::{Handler, Route, Routes};
+use crate::error::StartError;
+use crate::health::Health;
+use crate::limits::Limits;
+use crate::mesh_service::Mesh;
+use crate::peers::Peers;
+use crate::server::{Server, Serving};
+use crate::stats::Counters;
+
+/// A member of the mesh: an identity, its certificates and its view of the others.
+///
+/// A clone is the same node.
+/// [`start`](Self::start) makes it listen; a node that only calls others never has to.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+/// What a builder found right.
+pub(crate) struct Parts {
+    pub(crate) id: NodeId,
+    pub(crate) node_type: NodeType,
+    pub(crate) description: Description,
+    pub(crate) bind: Option<Address>,
+    pub(crate) advertised: Vec<Address>,
+    pub(crate) seeds: Vec<Address>,
+    pub(crate) tls: Tls,
+    pub(crate) routes: Routes,
+    pub(crate) limits: Limits,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) network: Arc<dyn Network>,
+}
+
+/// Who a node is, for those who ask it.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: NodeId,
+    pub(crate) node_type: NodeType,
+    pub(crate) name: String,
+}
+
+struct Inner {
+    parts: Parts,
+    about: Arc<About>,
+    connections: Connections,
+    member: Arc<Member>,
+    health: Health,
+    health_service: Handler,
+    pool: OnceLock<ServicePool>,
+    view: Mutex<View>,
+}
+
+/// How the node follows the directory.
+enum View {
+    /// Not yet: nobody has asked, and tasks need a runtime.
+    Idle,
+    /// As a client, without a record of its own.
+    Observer(#[expect(dead_code, reason = "owns the tasks that follow the directory")] Observer),
+    /// With a record, or about to have one.
+    Member,
+}
+
+impl Node {
+    /// Describes a node.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    pub(crate) fn new(parts: Parts) -> Self {
+        let about = Arc::new(About {
+            id: parts.id.clone(),
+            node_type: parts.node_type.clone(),
+            name: parts.description.name().as_str().to_owned(),
+        });
+        let connections =
+            Connections::new(parts.tls.clone(), Arc::clone(&parts.network), Settings::default());
+        let (reporter, health_server) = tonic_health::server::health_reporter();
+        let health = Health::new(reporter, parts.routes.names());
+        Self(Arc::new(Inner {
+            about,
+            member: Arc::new(Member::new(
+                parts.tls.clone(),
+                connections.clone(),
+                aegis_gossip::Settings::default(),
+            )),
+            connections,
+            health,
+            health_service: Handler::new(health_server),
+            pool: OnceLock::new(),
+            view: Mutex::new(View::Idle),
+            parts,
+        }))
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> &NodeId {
+        &self.0.parts.id
+    }
+
+    /// What kind of node it is.
+    pub fn node_type(&self) -> &NodeType {
+        &self.0.parts.node_type
+    }
+
+    /// The identity in the node's certificate.
+    pub fn spiffe_id(&self) -> SpiffeId {
+        self.0.parts.tls.spiffe_id()
+    }
+
+    /// The node's connections to providers; every call gives the same pool.
+    ///
+    /// The first call, of this or [`directory`](Self::directory), begins to follow the mesh.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn pool(&self) -> ServicePool {
+        self.observe();
+        let pool = self.0.pool.get_or_init(|| {
+            ServicePool::for_node(
+                self.0.member.directory(),
+                self.0.connections.clone(),
+                self.0.parts.tls.clone(),
+            )
+        });
+        pool.clone()
+    }
+
+    /// The directory of the mesh as this node sees it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn directory(&self) -> Directory {
+        self.observe();
+        self.0.member.directory()
+    }
+
+    /// Single nodes of the mesh, for hands-on use.
+    pub fn peers(&self) -> Peers {
+        Peers::new(Arc::clone(&self.0.about), self.directory(), self.0.connections.clone())
+    }
+
+    /// The node's health, for its owner to set.
+    pub fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Follows the mesh as a client, unless the node does so already or is a member.
+    fn observe(&self) {
+        let mut view = self.0.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*view, View::Idle) {
+            *view = View::Observer(self.0.member.observe(self.0.parts.seeds.iter().cloned()));
+        }
+    }
+
+    /// Listens, serves and advertises; when it returns, calls are answered.
+    ///
+    /// # Errors
+    /// [`StartError`]; the node can be started again then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the node as it was.
+    pub async fn start(&self) -> Result<Server, StartError> {
+        let inner = &self.0;
+        let parts = &inner.parts;
+        let Some(bind) = &parts.bind else {
+            return Err(StartError::NoAddress { node: parts.id.clone() });
+        };
+        let claim = self.claim()?;
+        let failed = |source| StartError::Bind { address: bind.clone(), source };
+        let listener = parts.network.bind(bind).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        let description = Description::new(
+            parts.description.name().clone(),
+            self.addresses(bind, local.port()),
+            parts.description.services().iter().cloned(),
+        )
+        .map_err(|error| StartError::Publish { source: error.into() })?;
+        let mesh =
+            Mesh::new(Arc::clone(&inner.about), inner.member.directory(), inner.health.clone());
+        let mut routes = parts.routes.clone();
+        let ours = [
+            inner.health_service.clone(),
+            Handler::new(MeshServiceServer::new(mesh)),
+            Handler::new(inner.member.service()),
+        ];
+        for handler in ours {
+            // The builder refused these names to others.
+            routes.add(Route { handler, infos: None });
+        }
+        let counters = Arc::new(Counters::default());
+        let stages = Stages::default();
+        let acceptor = Acceptor {
+            listener,
+            tls: parts.tls.clone(),
+            routes: Arc::new(routes),
+            limits: parts.limits.clone(),
+            counters: Arc::clone(&counters),
+            stages: stages.clone(),
+        };
+        let task = acceptor.spawn();
+        // Peers may dial as soon as they see the record: the loop accepts already.
+        inner
+            .member
+            .start(description, parts.seeds.iter().cloned())
+            .map_err(|error| StartError::Publish { source: error.into() })?;
+        let serving = Serving {
+            task,
+            stages,
+            counters,
+            member: Arc::clone(&inner.member),
+            health: inner.health.clone(),
+            drain_timeout: parts.drain_timeout,
+        };
+        inner.health.set_listening(true).await;
+        tracing::info!(node = %parts.id, address = %local, "listening");
+        claim.keep();
+        Ok(Server::new(self.clone(), local, serving))
+    }
+
+    /// Where others dial this node.
+    fn addresses(&self, bind: &Address, port: u16) -> Vec<Address> {
+        let fill = |address: &Address| {
+            if address.port() == 0 { address.with_port(port) } else { address.clone() }
+        };
+        if self.0.parts.advertised.is_empty() {
+            vec![fill(bind)]
+        } else {
+            self.0.parts.advertised.iter().map(fill).collect()
+        }
+    }
+
+    /// Makes this the one start of the node; undone when dropped without [`keep`](Claim::keep).
+    fn claim(&self) -> Result<Claim<'_>, StartError> {
+        let mut view = self.0.view.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*view, View::Member) {
+            return Err(StartError::AlreadyStarted { node: self.id().clone() });
+        }
+        *view = View::Member;
+        Ok(Claim { node: self, kept: false })
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.0.connections
+    }
+}
+
+struct Claim<'a> {
+    node: &'a Node,
+    kept: bool,
+}
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            *self.node.0.view.lock().unwrap_or_else(PoisonError::into_inner) = View::Idle;
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("id", self.id())
+            .field("bind", &self.0.parts.bind)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aegis_core::{Address, NodeId};
+use aegis_proto::mesh::mesh_service_client::MeshServiceClient;
+use aegis_proto::mesh::{HealthRequest, NodeInfoRequest, PingRequest};
+use aegis_topology::Directory;
+use aegis_transport::{Connections, DialError, Link, NodeChannel, Target};
+use tokio::time::Instant;
+use tonic::{Request, Status};
+
+use crate::health::HealthStatus;
+use crate::node::About;
+
+/// How long a peer may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Single nodes of the mesh, asked one by one.
+///
+/// Nothing here is needed to make calls: nodes find each other and keep their directories equal by themselves.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    about: Arc<About>,
+    directory: Directory,
+    connections: Connections,
+}
+
+/// What a peer says of itself; only the id is proved, by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// The peer's id.
+    pub id: String,
+    /// Its name for people.
+    pub name: String,
+    /// What kind of node it says it is.
+    pub node_type: String,
+    /// Where it says it listens.
+    pub address: String,
+}
+
+/// How a peer says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerHealth {
+    /// Its health.
+    pub status: HealthStatus,
+    /// A word on it for people.
+    pub message: String,
+    /// When it last looked, as it says.
+    pub last_checked: SystemTime,
+}
+
+impl Peers {
+    pub(crate) fn new(about: Arc<About>, directory: Directory, connections: Connections) -> Self {
+        Self { about, directory, connections }
+    }
+
+    /// Connects to whoever listens at an address and tells its id, as its certificate proves it.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn add(&self, address: &Address) -> Result<NodeId, DialError> {
+        self.connections.dial_seed(address).await.map(|link| link.node_id().clone())
+    }
+
+    /// The time a peer takes to answer.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for an id that the directory does not hold, else what the call ended with.
+    pub async fn ping(&self, id: &NodeId) -> Result<Duration, Status> {
+        let (_link, mut client) = self.client(id)?;
+        let asked = Instant::now();
+        client.ping(self.request(|sender_id| PingRequest { sender_id, timestamp: 0 })).await?;
+        Ok(asked.elapsed())
+    }
+
+    /// How a peer says it is.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    pub async fn health(&self, id: &NodeId) -> Result<PeerHealth, Status> {
+        let (_link, mut client) = self.client(id)?;
+        let answer = client
+            .get_health(self.request(|sender_id| HealthRequest { sender_id }))
+            .await?
+            .into_inner();
+        let status = match answer.status.as_str() {
+            "healthy" => HealthStatus::Healthy,
+            "unhealthy" => HealthStatus::Unhealthy,
+            _ => HealthStatus::Unknown,
+        };
+        let since = Duration::from_secs(u64::try_from(answer.last_checked).unwrap_or(0));
+        let last_checked =
+            SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH);
+        Ok(PeerHealth { status, message: answer.message, last_checked })
+    }
+
+    /// What a peer says of itself.
+    ///
+    /// # Errors
+    /// As [`ping`](Self::ping).
+    pub async fn info(&self, id: &NodeId) -> Result<PeerInfo, Status> {
+        let (_link, mut client) = self.client(id)?;
+        let answer = client
+            .get_node_info(self.request(|sender_id| NodeInfoRequest { sender_id }))
+            .await?
+            .into_inner();
+        Ok(PeerInfo {
+            id: answer.id,
+            name: answer.name,
+            node_type: answer.r#type,
+            address: answer.address,
+        })
+    }
+
+    fn request<T>(&self, message: impl FnOnce(String) -> T) -> Request<T> {
+        let mut request = Request::new(message(self.about.id.to_string()));
+        request.set_timeout(ANSWER);
+        request
+    }
+
+    /// A client of one node; the link keeps its connection.
+    fn client(&self, id: &NodeId) -> Result<(Link, MeshServiceClient<NodeChannel>), Status> {
+        let snapshot = self.directory.snapshot();
+        let Some(node) = snapshot.node(id) else {
+            return Err(Status::not_found(format!("the directory holds no node {id}")));
+        };
+        let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
+        let client = MeshServiceClient::new(link.channel());
+        Ok((link, client))
+    }
+}

@@ -1,0 +1,61 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tonic::Status;
+
+/// What a client sends, as the handler reads it.
+///
+/// The client's window is opened again as the handler takes the bytes, never before:
+/// a handler that does not read holds back its own client and nobody else.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    stream: h2::RecvStream,
+    data_done: bool,
+}
+
+impl RequestBody {
+    pub(crate) fn new(stream: h2::RecvStream) -> Self {
+        Self { stream, data_done: false }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.data_done {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // It fails only where the stream is gone, which the next poll reports.
+                    drop(self.stream.flow_control().release_capacity(data.len()));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(cut(&error)))),
+                None => self.data_done = true,
+            }
+        }
+        match ready!(self.stream.poll_trailers(cx)) {
+            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(None) => Poll::Ready(None),
+            Err(error) => Poll::Ready(Some(Err(cut(&error)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.is_end_stream()
+    }
+}
+
+fn cut(error: &h2::Error) -> Status {
+    if error.is_reset() {
+        Status::cancelled(format!("the caller ended the call: {error}"))
+    } else {
+        Status::unavailable(format!("the connection to the caller was lost: {error}"))
+    }
+}

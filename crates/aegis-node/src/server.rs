@@ -1,0 +1,172 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_gossip::{Member, PublishError};
+use aegis_topology::NodeState;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::accept::Stages;
+use crate::error::ServeError;
+use crate::health::Health;
+use crate::node::Node;
+use crate::stats::{Counters, ServerStats};
+
+/// How long a drain waits for peers to hear of it, so that they stop picking this node before its connections close.
+const ANNOUNCE: Duration = Duration::from_secs(2);
+/// How long calls that were told to end, and then the last record, may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A node that listens.
+///
+/// Dropping it stops the node at once, as a crash would; [`shutdown`](Self::shutdown) loses no call.
+#[must_use = "dropping a server stops it"]
+pub struct Server {
+    node: Node,
+    local: SocketAddr,
+    serving: Serving,
+}
+
+pub(crate) struct Serving {
+    pub(crate) task: AbortOnDropHandle<()>,
+    pub(crate) stages: Stages,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) health: Health,
+    pub(crate) drain_timeout: Duration,
+}
+
+impl Server {
+    pub(crate) fn new(node: Node, local: SocketAddr, serving: Serving) -> Self {
+        Self { node, local, serving }
+    }
+
+    /// The address that was bound, with the port the system chose.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The node that listens.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The server's counters.
+    pub fn stats(&self) -> ServerStats {
+        self.serving.counters.read()
+    }
+
+    /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+    ///
+    /// # Errors
+    /// [`ServeError`] if signals cannot be watched, or the server stopped by itself.
+    pub async fn run_until_signal(mut self) -> Result<(), ServeError> {
+        let mut signals = Signals::new().map_err(|source| ServeError::Signal { source })?;
+        tokio::select! {
+            () = signals.next() => {}
+            ended = &mut self.serving.task => return Err(stopped(ended)),
+        }
+        tracing::info!(node = %self.node.id(), "draining");
+        tokio::select! {
+            done = self.shutdown() => done,
+            () = signals.next() => Ok(()),
+        }
+    }
+
+    /// Leaves the mesh without losing a call.
+    ///
+    /// In turn: peers hear that this node drains (2 s at most); no connection is accepted any more, and open ones
+    /// are told to go away; calls run on until the drain timeout, then end with `UNAVAILABLE`; peers hear that the
+    /// node left. A stream that never ends does not hold it.
+    ///
+    /// # Errors
+    /// [`ServeError`] if the server had stopped by itself.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the node at once.
+    pub async fn shutdown(self) -> Result<(), ServeError> {
+        let Self { node, serving, .. } = self;
+        let Serving { mut task, stages, member, health, drain_timeout, .. } = serving;
+        if task.is_finished() {
+            return Err(stopped(task.await));
+        }
+        let deadline = Instant::now() + drain_timeout;
+        health.set_listening(false).await;
+        // Peers that do not hear of it see the connections go away.
+        log(&node, member.set_state(NodeState::Draining, ANNOUNCE.min(drain_timeout)).await);
+        stages.drain.cancel();
+        let ended = if let Ok(ended) = timeout_at(deadline, &mut task).await {
+            ended
+        } else {
+            stages.terminate.cancel();
+            // Whoever does not read its last answer by then is cut.
+            timeout(LAST_WORDS, &mut task).await.unwrap_or(Ok(()))
+        };
+        log(&node, member.leave(LAST_WORDS).await);
+        node.connections().close(LAST_WORDS).await;
+        match ended {
+            Ok(()) => Ok(()),
+            Err(_) => Err(stopped(ended)),
+        }
+    }
+}
+
+fn log<T>(node: &Node, published: Result<T, PublishError>) {
+    if let Err(error) = published {
+        tracing::warn!(node = %node.id(), error = &error as &dyn std::error::Error, "peers were not told that this node leaves");
+    }
+}
+
+fn stopped(ended: Result<(), tokio::task::JoinError>) -> ServeError {
+    ServeError::Stopped { source: ended.err().map(Into::into) }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("node", self.node.id())
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+/// SIGINT and SIGTERM; Ctrl-C elsewhere.
+struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

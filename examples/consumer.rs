@@ -1,0 +1,297 @@
+//! A node that calls `identity/v1` and reports how the calls went.
+//!
+//! ```text
+//! cargo run --example consumer -- --id vicky-1 --type storage --cert-dir ./certs --join 127.0.0.1:8443 --calls 100
+//! ```
+//!
+//! It ends with one JSON object on standard output and exits 0 when no call failed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aegis::client::Verdict;
+use aegis::topology::SyncState;
+use aegis::{Node, ServiceClient, ServiceInfo};
+use aegis_proto::identity::v1::GetUserRequest;
+use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use examples::args::{self, Outcome};
+use lexopt::Arg::Long;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Request;
+
+const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+/// How long calls may wait for providers to be connected.
+const READY: Duration = Duration::from_secs(5);
+
+const USAGE: &str = "usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT... [--address HOST:PORT]
+                [--wait-for N] [--calls N] [--concurrency C] [--rate R] [--duration S] [--deadline DURATION]
+                [--subscribe] [--no-wait] [--json]";
+
+struct Options {
+    id: String,
+    node_type: String,
+    cert_dir: PathBuf,
+    join: Vec<String>,
+    address: Option<String>,
+    wait_for: Option<usize>,
+    no_wait: bool,
+    calls: Option<u64>,
+    concurrency: u64,
+    rate: Option<f64>,
+    duration: Option<Duration>,
+    deadline: Option<Duration>,
+    subscribe: bool,
+    json: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    examples::logs::install();
+    args::report(run().await)
+}
+
+#[expect(clippy::print_stdout, reason = "the report is this program's result")]
+async fn run() -> Outcome<ExitCode> {
+    let Some(options) = parse()? else {
+        println!("{USAGE}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut builder = Node::builder()
+        .id(&options.id)
+        .node_type(&options.node_type)
+        .cert_dir(&options.cert_dir)
+        .join(&options.join);
+    if let Some(address) = &options.address {
+        builder = builder.address(address);
+    }
+    let node = builder.build()?;
+    let server = match options.address {
+        Some(_) => Some(node.start().await?),
+        None => None,
+    };
+    let pool = node.pool();
+    let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
+    match options.wait_for {
+        _ if options.no_wait => {}
+        Some(providers) => {
+            if let Err(error) = identity.wait_ready(providers, READY).await {
+                // The calls will show what it means.
+                tracing::warn!(%error, "calls start all the same");
+            }
+        }
+        None => settle(&identity).await,
+    }
+    let _subscription = if options.subscribe { Some(subscribe(&identity).await?) } else { None };
+    let report = load(&identity, &options).await;
+    pool.close().await;
+    if let Some(server) = server {
+        server.shutdown().await?;
+    }
+    let failed = !report.failed.is_empty();
+    if !options.json {
+        for (code, error) in &report.errors {
+            println!("first {code}: {error}");
+        }
+    }
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Waits until the directory is there and each provider in it was reached or has failed once.
+async fn settle(identity: &Client) {
+    let start = Instant::now();
+    while start.elapsed() < READY {
+        let now = identity.explain();
+        let open = |verdict: &Verdict| matches!(verdict, Verdict::Connecting { failures: 0 });
+        if now.sync != SyncState::Pending && !now.candidates.iter().any(|candidate| open(&candidate.verdict)) {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Keeps a stream open next to the calls.
+async fn subscribe(identity: &Client) -> Outcome<tokio::task::JoinHandle<()>> {
+    let mut events = identity
+        .get()?
+        .subscribe_session_events(aegis_proto::identity::v1::SubscribeSessionEventsRequest {})
+        .await?
+        .into_inner();
+    Ok(tokio::spawn(async move { while let Ok(Some(_)) = events.message().await {} }))
+}
+
+type Client = ServiceClient<IdentityServiceClient<aegis::ServiceChannel>>;
+
+#[derive(Serialize, Default)]
+struct Report {
+    calls: u64,
+    ok: u64,
+    failed: BTreeMap<String, u64>,
+    by_provider: BTreeMap<String, u64>,
+    p50_ms: f64,
+    p99_ms: f64,
+    last_ok_ms: f64,
+    last_failed_ms: f64,
+    /// The text of the first failure of each code, for people.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<String, String>,
+}
+
+/// One call as it went.
+struct Outgoing {
+    took: Duration,
+    ended: Duration,
+    result: Result<String, tonic::Status>,
+}
+
+/// Makes the calls, `concurrency` at once, paced if a rate is given.
+async fn load(identity: &Client, options: &Options) -> Report {
+    let start = Instant::now();
+    let end = options.duration.map(|duration| start + duration);
+    let calls = options.calls.unwrap_or(if options.duration.is_some() { u64::MAX } else { 1 });
+    let next = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    for _ in 0..options.concurrency.max(1) {
+        let (identity, next) = (identity.clone(), Arc::clone(&next));
+        let (rate, deadline) = (options.rate, options.deadline);
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if calls <= number {
+                    return done;
+                }
+                if let Some(rate) = rate {
+                    sleep_until(start + due(number, rate)).await;
+                }
+                if end.is_some_and(|end| end <= Instant::now()) {
+                    return done;
+                }
+                let began = Instant::now();
+                let result = call(&identity, number, deadline).await;
+                done.push(Outgoing { took: began.elapsed(), ended: start.elapsed(), result });
+            }
+        });
+    }
+    report(workers.join_all().await.into_iter().flatten().collect())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a pace needs no 53 bits")]
+fn due(number: u64, rate: f64) -> Duration {
+    Duration::from_secs_f64(number as f64 / rate)
+}
+
+async fn call(
+    identity: &Client,
+    number: u64,
+    deadline: Option<Duration>,
+) -> Result<String, tonic::Status> {
+    let mut request = Request::new(GetUserRequest { user_id: number.to_string() });
+    if let Some(deadline) = deadline {
+        request.set_timeout(deadline);
+    }
+    Ok(identity.get()?.get_user(request).await?.into_inner().name)
+}
+
+fn report(done: Vec<Outgoing>) -> Report {
+    let mut report = Report::default();
+    let mut took: Vec<f64> = Vec::with_capacity(done.len());
+    for call in done {
+        report.calls += 1;
+        took.push(millis(call.took));
+        let ended = millis(call.ended);
+        match call.result {
+            Ok(provider) => {
+                report.ok += 1;
+                report.last_ok_ms = report.last_ok_ms.max(ended);
+                *report.by_provider.entry(provider).or_default() += 1;
+            }
+            Err(status) => {
+                report.last_failed_ms = report.last_failed_ms.max(ended);
+                let code = upper_snake(status.code());
+                report.errors.entry(code.clone()).or_insert_with(|| status.message().to_owned());
+                *report.failed.entry(code).or_default() += 1;
+            }
+        }
+    }
+    took.sort_by(f64::total_cmp);
+    let quantile = |percent: usize| {
+        took.get((took.len() * percent / 100).min(took.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or_default()
+    };
+    (report.p50_ms, report.p99_ms) = (quantile(50), quantile(99));
+    report
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// `DeadlineExceeded` as `DEADLINE_EXCEEDED`.
+fn upper_snake(code: tonic::Code) -> String {
+    let mut text = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_uppercase());
+    }
+    text
+}
+
+fn parse() -> Outcome<Option<Options>> {
+    let (mut id, mut node_type, mut cert_dir, mut address) = (None, None, None, None);
+    let (mut join, mut wait_for, mut calls, mut concurrency) = (Vec::new(), None, None, 1);
+    let (mut rate, mut duration, mut deadline) = (None, None, None);
+    let (mut subscribe, mut no_wait, mut json) = (false, false, false);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("id") => id = Some(args::value(&mut parser)?),
+            Long("type") => node_type = Some(args::value(&mut parser)?),
+            Long("cert-dir") => cert_dir = Some(args::value(&mut parser)?),
+            Long("join") => join.push(args::value(&mut parser)?),
+            Long("address") => address = Some(args::value(&mut parser)?),
+            Long("wait-for") => wait_for = Some(args::value(&mut parser)?),
+            Long("no-wait") => no_wait = true,
+            Long("calls") => calls = Some(args::value(&mut parser)?),
+            Long("concurrency") => concurrency = args::value(&mut parser)?,
+            Long("rate") => rate = Some(args::value(&mut parser)?),
+            Long("duration") => duration = Some(args::duration(&mut parser)?),
+            Long("deadline") => deadline = Some(args::duration(&mut parser)?),
+            Long("subscribe") => subscribe = true,
+            Long("json") => json = true,
+            Long("help") => return Ok(None),
+            _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
+        }
+    }
+    if rate.is_some_and(|rate: f64| !rate.is_finite() || rate <= 0.0) {
+        return Err("--rate must be more than 0 calls a second".into());
+    }
+    if join.is_empty() {
+        return Err("--join is missing".into());
+    }
+    Ok(Some(Options {
+        id: args::required(id, "--id")?,
+        node_type: args::required(node_type, "--type")?,
+        cert_dir: args::required(cert_dir, "--cert-dir")?,
+        join,
+        address,
+        wait_for,
+        no_wait,
+        calls,
+        concurrency,
+        rate,
+        duration,
+        deadline,
+        subscribe,
+        json,
+    }))
+}

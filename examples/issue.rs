@@ -1,0 +1,54 @@
+//! A certificate from the development CA, for anyone: another program, grpcio, grpcurl.
+//!
+//! ```text
+//! cargo run --example issue -- --cert-dir ./certs --id vicky-1 --type storage --out ./vicky
+//! ```
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use aegis::tls::Subject;
+use aegis::tls::dev::DevCa;
+use aegis::{NodeId, NodeType};
+use examples::args::{self, Outcome};
+use lexopt::Arg::Long;
+
+const USAGE: &str = "usage: issue --cert-dir DIR --id ID --type TYPE [--out DIR]";
+
+fn main() -> ExitCode {
+    examples::logs::install();
+    args::report(run())
+}
+
+#[expect(clippy::print_stdout, reason = "what was written is this program's result")]
+fn run() -> Outcome<ExitCode> {
+    let (mut cert_dir, mut id, mut node_type, mut out) =
+        (None::<PathBuf>, None::<NodeId>, None::<NodeType>, None::<PathBuf>);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("cert-dir") => cert_dir = Some(args::value(&mut parser)?),
+            Long("id") => id = Some(args::value(&mut parser)?),
+            Long("type") => node_type = Some(args::value(&mut parser)?),
+            Long("out") => out = Some(args::value(&mut parser)?),
+            Long("help") => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
+        }
+    }
+    let cert_dir = args::required(cert_dir, "--cert-dir")?;
+    let id = args::required(id, "--id")?;
+    let node_type = args::required(node_type, "--type")?;
+    let subject = Subject::new(id, node_type);
+    let ca = DevCa::open_or_create(cert_dir)?;
+    let issued = match out {
+        Some(out) => ca.issue_into(&subject, out)?,
+        None => ca.issue(&subject)?,
+    };
+    for file in [issued.certificate, issued.key, issued.ca] {
+        println!("{}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

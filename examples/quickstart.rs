@@ -1,0 +1,312 @@
+//! A tour of aegis: two providers and a consumer over real mutual TLS sockets, in one process.
+//!
+//! ```text
+//! cargo run --example quickstart
+//! ```
+//!
+//! Each line is printed from what came back; the exit code is 0 only if all of it came true.
+//! `--break ca|discovery|drain|intruder` spoils one step, to show that the tour notices.
+
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aegis::{Node, Server, ServiceChannel, ServiceClient, ServiceInfo, ServicePool, TlsOptions};
+use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use aegis_proto::identity::v1::identity_service_server::IdentityServiceServer;
+use aegis_proto::identity::v1::{GetUserRequest, GetUserResponse};
+use examples::args::{self, Outcome};
+use examples::identity::{CALLER_ID, CALLER_TYPE, Identity};
+use lexopt::Arg::Long;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+/// How long each step may take before the tour calls it failed.
+const STEP: Duration = Duration::from_secs(5);
+/// How long a provider works on a call while another drains, so that calls are always in flight.
+const WORK: Duration = Duration::from_millis(10);
+
+type Identities = ServiceClient<IdentityServiceClient<ServiceChannel>>;
+
+/// The step that is spoilt on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Break {
+    Ca,
+    Discovery,
+    Drain,
+    Intruder,
+}
+
+impl FromStr for Break {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ca" => Ok(Self::Ca),
+            "discovery" => Ok(Self::Discovery),
+            "drain" => Ok(Self::Drain),
+            "intruder" => Ok(Self::Intruder),
+            _ => Err(format!("{text:?} is none of ca, discovery, drain, intruder")),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // No logs: the one warning, that a development CA was made, is the tour's first line.
+    args::report(run().await)
+}
+
+async fn run() -> Outcome<ExitCode> {
+    let broken = parse()?;
+    let directory = tempfile::Builder::new().prefix("aegis-quickstart-").tempdir()?;
+
+    let morpheus_1 = serve("morpheus-1", directory.path(), None, broken).await?;
+    let seed = morpheus_1.local_addr().to_string();
+    let morpheus_2 = serve(
+        "morpheus-2",
+        directory.path(),
+        Some(&seed).filter(|_| broken != Some(Break::Discovery)),
+        broken,
+    )
+    .await?;
+
+    let vicky = Node::builder()
+        .id("vicky-1")
+        .node_type("storage")
+        .cert_dir(directory.path())
+        .join([&seed])
+        .build()?;
+    let pool = vicky.pool();
+    let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
+    discover(&vicky, &identity, &seed).await?;
+    call_both(&identity).await?;
+    drain(morpheus_1, &identity, broken).await?;
+    intrude(&morpheus_2, directory.path(), broken).await?;
+
+    pool.close().await;
+    morpheus_2.shutdown().await?;
+    line(
+        "done",
+        format_args!(
+            "all of it over mutual TLS 1.3; {} is removed again",
+            directory.path().display()
+        ),
+    );
+    directory.close()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A provider; the first one makes the development CA.
+async fn serve(
+    id: &str,
+    directory: &Path,
+    seed: Option<&String>,
+    broken: Option<Break>,
+) -> Outcome<Server> {
+    let ca = directory.join("ca-cert.pem");
+    let first = !ca.exists();
+    let identity = Identity::new(id.parse()?).delay(WORK);
+    let builder = Node::builder()
+        .id(id)
+        .node_type("identity-server")
+        .address("127.0.0.1:0")
+        .service(IDENTITY_V1, IdentityServiceServer::new(identity))
+        .cert_dir(directory)
+        .join(seed);
+    let server = builder.build()?.start().await?;
+    if first {
+        if broken == Some(Break::Ca) {
+            std::fs::remove_file(&ca)?;
+        }
+        let bytes = std::fs::metadata(&ca)
+            .map_err(|error| format!("no CA at {}: {error}", ca.display()))?
+            .len();
+        line(
+            "dev CA",
+            format_args!("made in {} ({bytes} bytes; never for production)", directory.display()),
+        );
+    }
+    line(id, format_args!("listening on {}, serves {IDENTITY_V1}", server.local_addr()));
+    Ok(server)
+}
+
+/// The consumer knows one provider's address and finds both.
+async fn discover(vicky: &Node, identity: &Identities, seed: &str) -> Outcome {
+    let began = Instant::now();
+    identity
+        .wait_ready(2, STEP)
+        .await
+        .map_err(|error| format!("the consumer did not find both providers: {error}"))?;
+    let snapshot = vicky.directory().snapshot();
+    let found: Vec<_> =
+        snapshot.providers(&IDENTITY_V1).iter().map(|node| node.node_id().as_str()).collect();
+    line(
+        vicky.id(),
+        format_args!(
+            "joined {seed}, found and reached {} in {}",
+            found.join(" and "),
+            millis(began)
+        ),
+    );
+    Ok(())
+}
+
+/// Calls go to the providers in turn, and each sees who calls.
+async fn call_both(identity: &Identities) -> Outcome {
+    let mut by = Vec::new();
+    for number in 1..=4 {
+        let began = Instant::now();
+        let response = get_user(identity).await?;
+        let saw = |key| {
+            response.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or("nobody")
+        };
+        let (caller, kind) = (saw(CALLER_ID), saw(CALLER_TYPE));
+        if (caller, kind) != ("vicky-1", "storage") {
+            return Err(format!(
+                "the provider saw the caller {caller} of type {kind}, not vicky-1 of type storage"
+            )
+            .into());
+        }
+        let provider = response.get_ref().name.clone();
+        line(
+            format_args!("call {number}"),
+            format_args!(
+                "{IDENTITY_V1} GetUser -> {provider} in {} (it saw {caller} of type {kind})",
+                millis(began)
+            ),
+        );
+        by.push(provider);
+    }
+    match by.as_slice() {
+        [a, b, c, d] if a == c && b == d && a != b => Ok(()),
+        _ => {
+            Err(format!("calls did not go to the providers in turn, but to {}", by.join(", "))
+                .into())
+        }
+    }
+}
+
+/// One provider leaves while callers go on.
+async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> Outcome {
+    let leaving = server.node().id().clone();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut callers = JoinSet::new();
+    for _ in 0..8 {
+        let (identity, stopped) = (identity.clone(), stopped.clone());
+        callers.spawn(async move {
+            let (mut made, mut lost) = (0_u32, Vec::new());
+            while !*stopped.borrow() {
+                made += 1;
+                if let Err(error) = get_user(&identity).await {
+                    lost.push(error.to_string());
+                }
+            }
+            (made, lost)
+        });
+    }
+    sleep(WORK * 5).await;
+    let began = Instant::now();
+    if broken == Some(Break::Drain) {
+        drop(server);
+    } else {
+        server.shutdown().await?;
+    }
+    let took = millis(began);
+    sleep(WORK * 5).await;
+    stop.send_replace(true);
+    let (made, lost) = callers.join_all().await.into_iter().fold(
+        (0, Vec::new()),
+        |(made, mut lost), (more, errors)| {
+            lost.extend(errors);
+            (made + more, lost)
+        },
+    );
+    if let Some(first) = lost.first() {
+        return Err(format!(
+            "{} of {made} calls were lost while {leaving} left, the first: {first}",
+            lost.len()
+        )
+        .into());
+    }
+    let name = get_user(identity).await?.into_inner().name;
+    line(
+        "drain",
+        format_args!(
+            "{leaving} left in {took} while 8 callers went on: {made} calls, {} lost; the next went to {name}",
+            lost.len()
+        ),
+    );
+    Ok(())
+}
+
+/// Somebody with a certificate of another CA, who knows everything else, is refused.
+async fn intrude(server: &Server, directory: &Path, broken: Option<Break>) -> Outcome {
+    let other = tempfile::tempdir()?;
+    // The same name, issued elsewhere; or, to spoil the tour, by the mesh's own CA.
+    let issuer = if broken == Some(Break::Intruder) { directory } else { other.path() };
+    Node::builder().id("mallory-1").node_type("storage").cert_dir(issuer).build()?;
+    let read = |directory: &Path, name: &str| std::fs::read(directory.join(name));
+    let trusted = [read(issuer, "ca-cert.pem")?, read(directory, "ca-cert.pem")?].concat();
+    let tls = TlsOptions::pem(
+        read(issuer, "mallory-1-cert.pem")?,
+        read(issuer, "mallory-1-key.pem")?,
+        trusted,
+    )
+    .allow_development();
+    let pool = ServicePool::builder()
+        .tls(tls)
+        .provider(server.node().id().as_str(), server.local_addr().to_string(), [IDENTITY_V1])
+        .build()?;
+    let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
+    match get_user(&identity).await {
+        Ok(_) => Err("the intruder was let in".into()),
+        Err(error) if server.stats().refused == 0 => {
+            Err(format!("the intruder's call failed, but the server refused nobody: {error}")
+                .into())
+        }
+        Err(error) => {
+            line("intruder", format_args!("certificate of another CA: refused. It reads: {error}"));
+            Ok(())
+        }
+    }
+}
+
+async fn get_user(identity: &Identities) -> Outcome<tonic::Response<GetUserResponse>> {
+    let request = GetUserRequest { user_id: "7".to_owned() };
+    identity
+        .get()?
+        .get_user(request)
+        .await
+        .map_err(|status| format!("{:?}: {}", status.code(), status.message()).into())
+}
+
+fn parse() -> Outcome<Option<Break>> {
+    let mut broken = None;
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("break") => broken = Some(args::value(&mut parser)?),
+            _ => {
+                return Err(format!(
+                    "{}\nusage: quickstart [--break ca|discovery|drain|intruder]",
+                    arg.unexpected()
+                )
+                .into());
+            }
+        }
+    }
+    Ok(broken)
+}
+
+fn millis(began: Instant) -> String {
+    format!("{:.1} ms", began.elapsed().as_secs_f64() * 1e3)
+}
+
+#[expect(clippy::print_stdout, reason = "the tour's lines")]
+fn line(what: impl Display, text: impl Display) {
+    println!("{:<12}{text}", what.to_string());
+}

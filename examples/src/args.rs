@@ -1,0 +1,87 @@
+//! Values on the command lines of the examples.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::ValueExt as _;
+
+/// What the examples' mains return: the first error, as a person reads it.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Runs an example: exit code 0 when it is well, else 1 with the error and its causes on standard error.
+#[expect(clippy::print_stderr, reason = "a program's error goes to standard error")]
+pub fn report(result: Outcome<std::process::ExitCode>) -> std::process::ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprint!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!(": {error}");
+                cause = error.source();
+            }
+            eprintln!();
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+/// The value of an option, parsed.
+pub fn value<T>(parser: &mut lexopt::Parser) -> Result<T, lexopt::Error>
+where
+    T: FromStr,
+    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    parser.value()?.parse()
+}
+
+/// The value of an option that is a duration: `500ms`, `5s`, `2m` or plain seconds (`1.5`).
+pub fn duration(parser: &mut lexopt::Parser) -> Result<Duration, lexopt::Error> {
+    parser.value()?.parse_with(parse_duration)
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.find(|c: char| c != '.' && !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("{text:?} is no duration: write 500ms, 5s or plain seconds")),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is no duration: write 500ms, 5s or plain seconds"))?;
+    Duration::try_from_secs_f64(number * scale)
+        .map_err(|error| format!("{text:?} is no duration: {error}"))
+}
+
+/// The value of an option that must have been given.
+pub fn required<T>(value: Option<T>, option: impl Display) -> Outcome<T> {
+    value.ok_or_else(|| format!("{option} is missing").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("5s", 5_000),
+            ("5", 5_000),
+            ("1.5", 1_500),
+            ("0.2s", 200),
+            ("2m", 120_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "5 s", "5h", "-1", "1e3", "NaN", "99999999999999999999s"] {
+            assert!(parse_duration(text).is_err(), "{text:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The examples as a user runs them: real processes, real sockets, real signals.
+
+mod foreign;
+mod process;
+mod processes;

@@ -1,0 +1,158 @@
+//! The examples as processes: started, watched and signalled as a script would.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+/// The built example of a name; `cargo test` builds all of them.
+pub fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples").join(name)
+}
+
+/// A provider process; killed when dropped.
+pub struct Provider {
+    child: Child,
+    pub address: String,
+}
+
+impl Provider {
+    /// Starts a provider on a port of its own, or on a given address, and waits until it listens.
+    pub fn start(id: &str, cert_dir: &Path, join: &[&str], more: &[&str]) -> Self {
+        Self::begin(id, "127.0.0.1:0", cert_dir, join, more).listening()
+    }
+
+    pub fn start_at(
+        id: &str,
+        address: &str,
+        cert_dir: &Path,
+        join: &[&str],
+        more: &[&str],
+    ) -> Self {
+        Self::begin(id, address, cert_dir, join, more).listening()
+    }
+
+    /// Starts a provider without waiting.
+    pub fn begin(id: &str, address: &str, cert_dir: &Path, join: &[&str], more: &[&str]) -> Self {
+        let mut command = Command::new(example("provider"));
+        command
+            .args(["--id", id, "--type", "identity-server", "--address", address, "--cert-dir"])
+            .arg(cert_dir);
+        for seed in join {
+            command.args(["--join", seed]);
+        }
+        let child = command.args(more).stdout(Stdio::piped()).spawn().unwrap();
+        Self { child, address: address.to_owned() }
+    }
+
+    /// Waits for the line that says it listens.
+    pub fn listening(mut self) -> Self {
+        let mut line = String::new();
+        BufReader::new(self.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ["listening", _, address] = words[..] else {
+            panic!("expected `listening ID HOST:PORT`, got {line:?}")
+        };
+        self.address = address.to_owned();
+        self
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait(&mut self.child, limit)
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// What a consumer reports.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub calls: u64,
+    pub ok: u64,
+    pub failed: BTreeMap<String, u64>,
+    pub by_provider: BTreeMap<String, u64>,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub last_ok_ms: f64,
+    pub last_failed_ms: f64,
+    #[serde(default)]
+    pub errors: BTreeMap<String, String>,
+}
+
+/// A consumer process; killed when dropped.
+pub struct Consumer(Child);
+
+impl Consumer {
+    pub fn start(cert_dir: &Path, join: &str, more: &[&str]) -> Self {
+        let mut command = Command::new(example("consumer"));
+        command
+            .args(["--id", "vicky-1", "--type", "storage", "--join", join, "--json", "--cert-dir"])
+            .arg(cert_dir);
+        Self(command.args(more).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for the report.
+    pub fn report(mut self, limit: Duration) -> Report {
+        let mut stdout = self.0.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            text
+        });
+        let status = wait(&mut self.0, limit);
+        let text = reader.join().unwrap();
+        let report: Report = serde_json::from_str(text.lines().last().unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error} in {text:?} ({status})"));
+        assert_eq!(
+            status.success(),
+            report.failed.is_empty(),
+            "exit code 0 exactly if no call failed"
+        );
+        report
+    }
+
+    /// Starts a consumer and waits for its report.
+    pub fn run(cert_dir: &Path, join: &str, more: &[&str]) -> Report {
+        Self::start(cert_dir, join, more).report(Duration::from_secs(60))
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < end, "the process still runs after {limit:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

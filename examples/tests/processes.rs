@@ -1,0 +1,174 @@
+//! Several providers, one after another killed, stopped, drained and restarted, and one consumer that joins only one of them.
+
+use std::time::Duration;
+
+use crate::process::{Consumer, Provider, Report};
+
+/// Three providers that know each other through the first.
+fn three(cert_dir: &std::path::Path, more: &[&str]) -> [Provider; 3] {
+    let a = Provider::start("morpheus-1", cert_dir, &[], more);
+    let b = Provider::start("morpheus-2", cert_dir, &[&a.address], more);
+    let c = Provider::start("morpheus-3", cert_dir, &[&a.address], more);
+    [a, b, c]
+}
+
+#[track_caller]
+fn check_all_ok(report: &Report) {
+    assert_eq!((report.ok, report.failed.len()), (report.calls, 0), "{report:?}");
+}
+
+#[test]
+fn calls_are_shared_evenly_by_providers_found_through_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, _b, _c] = three(dir.path(), &[]);
+    let report = Consumer::run(
+        dir.path(),
+        &a.address,
+        &["--wait-for", "3", "--calls", "3000", "--concurrency", "16"],
+    );
+    check_all_ok(&report);
+    assert_eq!(report.by_provider.len(), 3, "{report:?}");
+    for (provider, calls) in &report.by_provider {
+        assert!((999..=1001).contains(calls), "{provider} got {calls} of 3,000 calls");
+    }
+}
+
+#[test]
+fn a_killed_provider_costs_only_the_calls_on_its_wire_and_serves_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, _c] = three(dir.path(), &[]);
+    let load = [
+        "--wait-for",
+        "3",
+        "--rate",
+        "600",
+        "--duration",
+        "6",
+        "--calls",
+        "3000",
+        "--concurrency",
+        "8",
+    ];
+    let consumer = Consumer::start(dir.path(), &a.address, &load);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let address = b.address.clone();
+    b.kill();
+    let _again = Provider::start_at("morpheus-2", &address, dir.path(), &[&a.address], &[]);
+    let report = consumer.report(Duration::from_secs(30));
+    // At most the calls in flight on the killed node: one for each worker.
+    assert!(report.calls - report.ok <= 8, "{report:?}");
+    assert!(report.failed.keys().all(|code| code == "UNAVAILABLE"), "{report:?}");
+    assert!(report.errors.values().all(|text| text.contains("morpheus-2")), "{report:?}");
+    assert_eq!(report.by_provider.len(), 3, "{report:?}");
+    // It was one of three for about 1.5 s, away for at most 3 s, and one of three again.
+    assert!(500 < report.by_provider["morpheus-2"], "{report:?}");
+}
+
+#[test]
+fn a_drained_provider_costs_nothing_and_exits_with_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, mut b, _c] = three(dir.path(), &["--delay", "20ms"]);
+    let consumer = Consumer::start(
+        dir.path(),
+        &a.address,
+        &["--wait-for", "3", "--duration", "4", "--concurrency", "16"],
+    );
+    std::thread::sleep(Duration::from_millis(1_500));
+    b.signal("TERM");
+    assert!(b.wait(Duration::from_secs(10)).success());
+    let report = consumer.report(Duration::from_secs(30));
+    check_all_ok(&report);
+    assert_eq!(report.by_provider.len(), 3, "{report:?}");
+}
+
+#[test]
+fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, _c] = three(dir.path(), &[]);
+    let load = [
+        "--wait-for",
+        "3",
+        "--duration",
+        "8",
+        "--rate",
+        "300",
+        "--concurrency",
+        "64",
+        "--deadline",
+        "1s",
+    ];
+    let consumer = Consumer::start(dir.path(), &a.address, &load);
+    std::thread::sleep(Duration::from_millis(1_500));
+    b.signal("STOP");
+    let report = consumer.report(Duration::from_secs(30));
+    b.signal("CONT");
+    assert!(
+        report.failed.keys().all(|code| code == "DEADLINE_EXCEEDED" || code == "UNAVAILABLE"),
+        "{report:?}"
+    );
+    // Stopped at about 1.5 s after the consumer's start; calls of the first 3 s may have gone there, and each had 1 s.
+    assert!(report.last_failed_ms < 6_500.0, "{report:?}");
+    assert!(report.p99_ms < 1_300.0, "{report:?}");
+}
+
+#[test]
+fn a_deadline_is_kept_by_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Provider::start("morpheus-1", dir.path(), &[], &["--delay", "2s"]);
+    let report = Consumer::run(
+        dir.path(),
+        &a.address,
+        &["--calls", "20", "--concurrency", "20", "--deadline", "200ms"],
+    );
+    assert_eq!(report.failed.get("DEADLINE_EXCEEDED"), Some(&20), "{report:?}");
+}
+
+#[test]
+fn provider_and_consumer_may_start_in_any_order() {
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let calls = ["--no-wait", "--calls", "20", "--concurrency", "4"];
+        let pause = Duration::from_millis(round * 37 % 400);
+        let report = if round % 2 == 0 {
+            let consumer = Consumer::start(dir.path(), &address, &calls);
+            std::thread::sleep(pause);
+            let _provider = Provider::start_at("morpheus-1", &address, dir.path(), &[], &[]);
+            consumer.report(Duration::from_secs(30))
+        } else {
+            let provider = Provider::begin("morpheus-1", &address, dir.path(), &[], &[]);
+            std::thread::sleep(pause);
+            let report = Consumer::run(dir.path(), &address, &calls);
+            drop(provider);
+            report
+        };
+        assert!(report.failed.is_empty(), "round {round}: {report:?}");
+    }
+}
+
+#[test]
+fn processes_that_start_together_in_an_empty_directory_share_one_ca() {
+    for _ in 0..5 {
+        let dir = tempfile::tempdir().unwrap();
+        let first = free_address();
+        let begin = |number: usize| {
+            let (address, join) = if number == 0 {
+                (first.as_str(), vec![])
+            } else {
+                ("127.0.0.1:0", vec![first.as_str()])
+            };
+            Provider::begin(&format!("node-{number}"), address, dir.path(), &join, &[])
+        };
+        let begun: Vec<_> = (0..16).map(begin).collect();
+        let _nodes: Vec<_> = begun.into_iter().map(Provider::listening).collect();
+        // Each has joined the first over mutual TLS and answers the consumer: with a CA of its own it could do neither.
+        let report = Consumer::run(dir.path(), &first, &["--wait-for", "16", "--calls", "160"]);
+        check_all_ok(&report);
+        assert_eq!(report.by_provider.len(), 16, "{report:?}");
+    }
+}
+
+/// An address that was free a moment ago: others have to know it before anybody listens there.
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
