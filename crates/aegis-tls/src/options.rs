@@ -107,7 +107,7 @@ impl TlsOptions {
     /// [`LoadError`] names the file and the reason. A certificate that other nodes would refuse is refused here.
     pub fn load(self, subject: &Subject) -> Result<Tls, LoadError> {
         // A writer may be between its two renames: the next look finds a pair that fits.
-        const ATTEMPTS: usize = 5;
+        const ATTEMPTS: usize = 20;
         let mut attempt = 1;
         loop {
             match self.assemble(subject) {

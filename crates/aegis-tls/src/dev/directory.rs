@@ -25,8 +25,8 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Who may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who may read a file; only its owner may write to it.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Access {
     Everybody,
     Owner,
@@ -58,7 +58,7 @@ impl Directory {
         let mut options = OpenOptions::new();
         // Opened to write, though nothing is: not every file system locks a file that was opened to read.
         options.create(true).truncate(false).write(true);
-        owner_only(&mut options);
+        mode(&mut options, Access::Owner);
         let file = match options.open(&path) {
             Ok(file) => file,
             Err(error)
@@ -111,9 +111,7 @@ impl Directory {
         let mut options = OpenOptions::new();
         // The mode counts from the first byte on; a link in the way is an error.
         options.write(true).create_new(true);
-        if access == Access::Owner {
-            owner_only(&mut options);
-        }
+        mode(&mut options, access);
         options
             .open(&path)
             .and_then(|mut file| {
@@ -197,12 +195,16 @@ fn check_directory(_: &Path) -> Result<(), DevCaError> {
 }
 
 #[cfg(unix)]
-fn owner_only(options: &mut OpenOptions) {
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+fn mode(options: &mut OpenOptions, access: Access) {
+    let mode = match access {
+        Access::Everybody => 0o644,
+        Access::Owner => 0o600,
+    };
+    std::os::unix::fs::OpenOptionsExt::mode(options, mode);
 }
 
 #[cfg(not(unix))]
-fn owner_only(_: &mut OpenOptions) {}
+fn mode(_: &mut OpenOptions, _: Access) {}
 
 pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> DevCaError {
     DevCaError::Io { action, path: path.to_owned(), source }

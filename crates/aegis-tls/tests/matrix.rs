@@ -1,0 +1,267 @@
+//! Each bad certificate, shown in each direction: refused for its reason; with that one point mended, accepted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aegis_testing::{Flaw, TestCa, TestCert, Validity};
+use aegis_tls::{
+    AcceptError, ChainPart, ConnectError, Expected, LoadError, Purpose, Rejection, Tls,
+};
+use tokio::io::AsyncReadExt as _;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::support::{TestClock, any_name, id, raw_client, raw_server, subject, trusting};
+
+const PEER: &str = "morpheus-1";
+
+/// Shows `cert` to `judge` as a client would.
+async fn as_client(judge: &Tls, cert: &TestCert) -> Result<(), Rejection> {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let client = async {
+        let connector = TlsConnector::from(Arc::new(raw_client(Some(cert))));
+        if let Ok(mut stream) = connector.connect(any_name(), far).await {
+            // The verdict comes with the first read.
+            drop(stream.read(&mut [0; 1]).await);
+        }
+    };
+    let server = async {
+        match judge.accept(near).await {
+            Ok(accepted) => {
+                assert_eq!(accepted.caller.node_id(), PEER);
+                Ok(())
+            }
+            Err(AcceptError::Untrusted { reason }) => Err(reason),
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    tokio::join!(client, server).1
+}
+
+/// Shows `cert` to `judge` as a server would.
+async fn as_server(judge: &Tls, cert: &TestCert) -> Result<(), Rejection> {
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let server = async {
+        let acceptor = TlsAcceptor::from(Arc::new(raw_server(cert)));
+        if let Ok(mut stream) = acceptor.accept(far).await {
+            drop(stream.read(&mut [0; 1]).await);
+        }
+    };
+    let client = async {
+        match judge.connect(Expected::Node(&id(PEER)), near).await {
+            Ok(connected) => {
+                assert_eq!(connected.peer.node_id(), PEER);
+                Ok(())
+            }
+            Err(ConnectError::Untrusted { reason }) => Err(reason),
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    tokio::join!(server, client).1
+}
+
+/// The verdict in both directions, which has to be the same.
+#[track_caller]
+fn verdict(judge: &Tls, cert: &TestCert) -> Result<(), Rejection> {
+    block_on(async {
+        let client = as_client(judge, cert).await;
+        let server = as_server(judge, cert).await;
+        let plain = |verdict: &Result<(), Rejection>| match verdict {
+            Ok(()) => "accepted",
+            Err(rejection) => rejection.reason(),
+        };
+        assert_eq!(plain(&client), plain(&server), "{client:?} / {server:?}");
+        client
+    })
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_flaw_is_refused_for_its_reason_in_both_directions() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    for flaw in Flaw::ALL {
+        let bad = ca.issue_bad(PEER, "worker", flaw);
+        let (client, server) = block_on(async {
+            (as_client(&judge, &bad).await.err(), as_server(&judge, &bad).await.err())
+        });
+        let both = |wanted: fn(&Rejection) -> bool| {
+            for rejection in [&client, &server] {
+                assert!(rejection.as_ref().is_some_and(wanted), "{flaw:?}: {rejection:?}");
+            }
+        };
+        match flaw {
+            Flaw::CaLeaf => both(|it| *it == Rejection::CaCertificate),
+            Flaw::CommonName => {
+                both(
+                    |it| matches!(it, Rejection::CommonName { found, .. } if found == "not-morpheus-1"),
+                );
+            }
+            Flaw::CrlSign | Flaw::KeyCertSign => both(|it| *it == Rejection::CertificateSigner),
+            Flaw::Expired => {
+                both(
+                    |it| matches!(it, Rejection::Expired { part: ChainPart::Leaf, not_after, now } if not_after < now),
+                );
+            }
+            Flaw::ForeignPath => both(|it| matches!(it, Rejection::Identity { .. })),
+            Flaw::ForeignTrustDomain => {
+                both(
+                    |it| matches!(it, Rejection::ForeignTrustDomain { expected, found } if expected == "mesh.test" && found == "other.test"),
+                );
+            }
+            Flaw::NoDigitalSignature | Flaw::NoKeyUsage => {
+                both(|it| *it == Rejection::NoDigitalSignature);
+            }
+            Flaw::NoUriSan => both(|it| *it == Rejection::NoIdentity),
+            Flaw::NotYetValid => {
+                both(
+                    |it| matches!(it, Rejection::NotYetValid { part: ChainPart::Leaf, not_before, now } if now < not_before),
+                );
+            }
+            Flaw::OnlyClientAuth => {
+                assert_eq!(client, None);
+                assert_eq!(server, Some(Rejection::WrongPurpose { purpose: Purpose::Server }));
+            }
+            Flaw::OnlyServerAuth => {
+                assert_eq!(client, Some(Rejection::WrongPurpose { purpose: Purpose::Client }));
+                assert_eq!(server, None);
+            }
+            Flaw::Oversize => {
+                both(
+                    |it| matches!(it, Rejection::Oversize { bytes } if *bytes > aegis_tls::MAX_CERTIFICATE_BYTES),
+                );
+            }
+            Flaw::TooManyCertificates => {
+                both(|it| *it == Rejection::TooManyCertificates { count: 5 });
+            }
+            Flaw::TwoUriSans => both(|it| *it == Rejection::SeveralIdentities { count: 2 }),
+            flaw => panic!("no expectation for {flaw:?}"),
+        }
+    }
+    assert_eq!(verdict(&judge, &ca.issue(PEER, "worker")), Ok(()));
+}
+
+#[test]
+fn no_node_starts_with_a_certificate_that_the_others_would_refuse() {
+    let ca = TestCa::new();
+    for flaw in Flaw::ALL {
+        if flaw == Flaw::ForeignTrustDomain {
+            // Foreign to the others, but a node's own domain is the one that its certificate names.
+            continue;
+        }
+        let error = ca.issue_bad(PEER, "worker", flaw).options().load(&subject(PEER, "worker"));
+        assert!(matches!(error, Err(LoadError::Rejected { .. })), "{flaw:?}: {error:?}");
+    }
+    ca.issue(PEER, "worker").options().load(&subject(PEER, "worker")).unwrap();
+}
+
+#[test]
+fn a_certificate_of_another_ca_is_refused_until_that_ca_is_in_the_bundle() {
+    let (ca, other) = (TestCa::new(), TestCa::new());
+    let cert = other.issue(PEER, "worker");
+    assert!(matches!(
+        verdict(&ca.tls("judge-1", "worker"), &cert),
+        Err(Rejection::UnknownCa { namesake: false, issuer }) if issuer.contains("test CA")
+    ));
+    assert_eq!(verdict(&trusting(&ca, "judge-1", &[&other]), &cert), Ok(()));
+}
+
+#[test]
+fn a_ca_of_the_same_name_is_another_ca() {
+    let ca = TestCa::new();
+    let other = ca.namesake();
+    let cert = other.issue(PEER, "worker");
+    assert!(matches!(
+        verdict(&ca.tls("judge-1", "worker"), &cert),
+        Err(Rejection::UnknownCa { namesake: true, .. })
+    ));
+    // During a rollover both are in the bundle (C04).
+    let both = trusting(&ca, "judge-1", &[&other]);
+    assert_eq!(verdict(&both, &cert), Ok(()));
+    assert_eq!(verdict(&both, &ca.issue(PEER, "worker")), Ok(()));
+}
+
+#[test]
+fn a_root_outside_its_dates_vouches_for_nobody() {
+    let ca = TestCa::new();
+    for (validity, reason) in [(Validity::Expired, "expired"), (Validity::NotYet, "not_yet_valid")]
+    {
+        let stale = TestCa::with_validity(validity);
+        let rejection = verdict(&trusting(&ca, "judge-1", &[&stale]), &stale.issue(PEER, "worker"))
+            .unwrap_err();
+        assert_eq!(rejection.reason(), reason);
+        assert!(matches!(
+            rejection,
+            Rejection::Expired { part: ChainPart::Root, .. }
+                | Rejection::NotYetValid { part: ChainPart::Root, .. }
+        ));
+    }
+    let fresh = TestCa::new();
+    let judge = trusting(&ca, "judge-1", &[&fresh]);
+    assert_eq!(verdict(&judge, &fresh.issue(PEER, "worker")), Ok(()));
+}
+
+#[test]
+fn an_intermediate_has_to_be_within_its_dates() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    for (validity, reason) in
+        [(Validity::Expired, "expired"), (Validity::NotYet, "not_yet_valid"), (Validity::Now, "")]
+    {
+        let cert = ca.intermediate(validity).issue(PEER, "worker");
+        match verdict(&judge, &cert) {
+            Ok(()) => assert_eq!(validity, Validity::Now),
+            Err(rejection) => assert_eq!(rejection.reason(), reason),
+        }
+    }
+}
+
+#[test]
+fn a_node_is_no_intermediate_ca() {
+    let ca = TestCa::new();
+    // A stolen key of an ordinary node must not mint other nodes.
+    let minted = ca.issue_by_node("mouse-1", PEER, "worker");
+    let rejection = verdict(&ca.tls("judge-1", "worker"), &minted).unwrap_err();
+    assert!(
+        matches!(rejection, Rejection::Chain { .. } | Rejection::UnknownCa { .. }),
+        "{rejection:?}"
+    );
+}
+
+#[test]
+fn dates_hold_to_the_second_and_are_read_at_each_handshake() {
+    let ca = TestCa::new();
+    let clock = TestClock::now();
+    let reader = clock.clone();
+    let judge = ca
+        .options("judge-1", "worker")
+        .clock(move || reader.read())
+        .load(&subject("judge-1", "worker"))
+        .unwrap();
+    // All certificates of a TestCa are made within the same seconds, so let this one end first.
+    let cert = ca.issue(PEER, "worker");
+    let (not_before, not_after) = dates(&cert);
+    let second = Duration::from_secs(1);
+    for (time, reason) in [
+        (not_before - second, "not_yet_valid"),
+        (not_before, ""),
+        (not_after, ""),
+        (not_after + second, "expired"),
+    ] {
+        clock.set(time);
+        let result = judge.verify_record(&cert.chain(), b"", 0, b"").unwrap_err().reason();
+        assert_eq!(result, if reason.is_empty() { "scheme" } else { reason });
+    }
+    clock.set(not_after + second);
+    assert_eq!(block_on(as_client(&judge, &cert)).unwrap_err().reason(), "expired");
+}
+
+fn dates(cert: &TestCert) -> (std::time::SystemTime, std::time::SystemTime) {
+    use x509_cert::der::Decode as _;
+
+    let certificate = x509_cert::Certificate::from_der(&cert.chain()[0]).unwrap();
+    let validity = certificate.tbs_certificate().validity();
+    (validity.not_before.to_system_time(), validity.not_after.to_system_time())
+}
