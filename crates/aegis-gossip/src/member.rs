@@ -155,6 +155,11 @@ impl Member {
         Ok(acknowledged)
     }
 
+    /// Ends the streams of those that follow this node, once each has told what it has; they follow others from then on.
+    pub fn release_observers(&self) {
+        self.shared.watchers.close();
+    }
+
     /// Says goodbye, waits like [`set_state`](Self::set_state), and ends the streams of those that follow this node.
     ///
     /// The goodbye is kept by all until the record's time is over, so that no late message brings the node back.

@@ -96,6 +96,8 @@ impl Server {
         health.set_listening(false).await;
         // Peers that do not hear of it see the connections go away.
         log(&node, member.set_state(NodeState::Draining, ANNOUNCE.min(drain_timeout)).await);
+        // Their streams would hold the drain until its end.
+        member.release_observers();
         stages.drain.cancel();
         let ended = if let Ok(ended) = timeout_at(deadline, &mut task).await {
             ended
