@@ -67,7 +67,7 @@ fn grpcio(provider: &Provider, ca: &Path, identity: Option<&Issued>) -> Vec<Stri
     if let Some(issued) = identity {
         command.args([&issued.certificate, &issued.key]);
     }
-    let output = command.stderr(Stdio::inherit()).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
