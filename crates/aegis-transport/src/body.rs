@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
@@ -12,6 +13,8 @@ use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
 use crate::connection::Lease;
 use crate::task::OwnedTask;
+
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The body of a response: data and trailers, straight from the stream.
 ///
@@ -81,6 +84,15 @@ impl ResponseBody {
 }
 
 impl Reading {
+    /// h2 cuts trailers at the limit without a word, and the status is often what comes last.
+    fn check(&self, trailers: HeaderMap) -> Result<HeaderMap, Status> {
+        if trailers.contains_key(GRPC_STATUS) {
+            return Ok(trailers);
+        }
+        let connection = &self.call.lease().connection;
+        Err(CallError::new(&connection.node, &connection.address, Cause::Trailers).into())
+    }
+
     fn failed(&self, error: h2::Error) -> Status {
         if let Some(status) = self.call.take_failure() {
             return status;
@@ -125,7 +137,7 @@ impl Body for ResponseBody {
         let end = match ready!(reading.stream.poll_trailers(cx)) {
             Ok(trailers) => {
                 reading.call.lease().done();
-                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+                trailers.map(|trailers| reading.check(trailers).map(Frame::trailers))
             }
             Err(error) => Some(Err(reading.failed(error))),
         };

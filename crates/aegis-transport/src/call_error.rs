@@ -45,6 +45,8 @@ pub(crate) enum Cause {
     RequestBody(Status),
     /// The connection went away first.
     SlotLost,
+    /// The response's trailers hold no gRPC status.
+    Trailers,
 }
 
 impl CallError {
@@ -52,7 +54,7 @@ impl CallError {
         let never_sent = match &cause {
             Cause::SlotLost => Some(NeverSent::SlotLost),
             Cause::Http2 { error, .. } => never_sent(error),
-            Cause::Http(_) | Cause::Request(_) | Cause::RequestBody(_) => None,
+            Cause::Http(_) | Cause::Request(_) | Cause::RequestBody(_) | Cause::Trailers => None,
         };
         Self { node: node.clone(), address: address.clone(), cause, never_sent }
     }
@@ -77,7 +79,7 @@ impl CallError {
         match &self.cause {
             Cause::Http(status) => http_code(*status),
             Cause::Http2 { error, .. } => http2_code(error),
-            Cause::Request(_) => Code::Internal,
+            Cause::Request(_) | Cause::Trailers => Code::Internal,
             Cause::RequestBody(status) => status.code(),
             Cause::SlotLost => Code::Unavailable,
         }
@@ -168,6 +170,10 @@ impl fmt::Display for CallError {
                     "the connection to node {node} at {address} closed before the call was sent"
                 )
             }
+            Cause::Trailers => write!(
+                f,
+                "node {node} at {address} ended the call without a gRPC status, or with its metadata too large"
+            ),
         }
     }
 }
@@ -177,7 +183,7 @@ impl Error for CallError {
         match &self.cause {
             Cause::Http2 { error, .. } | Cause::Request(error) => Some(error),
             Cause::RequestBody(status) => Some(status),
-            Cause::Http(_) | Cause::SlotLost => None,
+            Cause::Http(_) | Cause::SlotLost | Cause::Trailers => None,
         }
     }
 }

@@ -8,12 +8,12 @@ use aegis_core::{Address, NodeId};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use http::header::{HOST, HeaderName, HeaderValue, TE, USER_AGENT};
+use http::header::{HOST, HeaderValue, TE, USER_AGENT};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, StatusCode, Uri, Version};
 use http_body::{Body, Frame};
 
-use crate::body::{Call, ResponseBody, Sending};
+use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
 use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
 use crate::connection::{Connection, Lease};
@@ -26,7 +26,6 @@ const SMALL: usize = 16 << 10;
 const AGENT: &str = concat!("aegis/", env!("CARGO_PKG_VERSION"));
 const OUR_AGENT: HeaderValue = HeaderValue::from_static(AGENT);
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The right to open one stream to a node now; dropping it gives the right back.
 ///

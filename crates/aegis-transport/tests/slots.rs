@@ -1,0 +1,178 @@
+//! Streams are opened only while the peer allows one more.
+
+use std::time::Duration;
+
+use aegis_testing::TestCa;
+use aegis_transport::{Link, LinkStatus, Unavailable};
+
+use crate::support::{Client, Kind, Raw, Server, collect, empty, eventually, full, request, slot};
+
+async fn call(link: &Link, raw: &mut Raw) {
+    let call = tokio::spawn(slot(link).await.send(request(full("x"))));
+    let stream = raw.opened().await;
+    raw.answer(stream).await;
+    collect(call.await.unwrap().unwrap().into_body()).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_more_slots_than_the_peer_allows_and_each_comes_back_once() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 1);
+    let link = client.link(&server);
+    let mut raw = server.greeted(1).await;
+    for _ in 0..3 {
+        call(&link, &mut raw).await;
+    }
+    let unused = link.try_acquire().unwrap();
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full);
+    drop(unused);
+
+    // Dropped while the response is awaited.
+    let mut waiting = Box::pin(link.try_acquire().unwrap().send(request(full("x"))));
+    tokio::select! {
+        _ = &mut waiting => panic!("nobody answered"),
+        stream = raw.opened() => assert_eq!(stream, 7),
+    }
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full);
+    drop(waiting);
+    assert_eq!(raw.next(Kind::Reset).await.word(), 8, "CANCEL");
+    assert_eq!((link.in_flight(), link.counters().cancelled), (0, 1));
+
+    // Dropped with the response half read.
+    let sent = tokio::spawn(link.try_acquire().unwrap().send(request(full("x"))));
+    let stream = raw.opened().await;
+    raw.head(stream).await;
+    let response = sent.await.unwrap().unwrap();
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full);
+    drop(response);
+    assert_eq!(raw.next(Kind::Reset).await.word(), 8, "CANCEL");
+    assert_eq!((link.in_flight(), link.counters().cancelled), (0, 2));
+    call(&link, &mut raw).await;
+    assert_eq!(link.counters().calls, 6);
+}
+
+#[tokio::test]
+async fn a_free_slot_and_a_higher_limit_are_reported() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 1);
+    let link = client.link(&server);
+    let mut raw = server.greeted(1).await;
+    let held = slot(&link).await;
+
+    let (mut here, mut anywhere) = (link.changes(), client.connections.changes());
+    drop(held);
+    here.changed().await;
+    anywhere.changed().await;
+
+    let _held = link.try_acquire().unwrap();
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full);
+    raw.settings(2).await;
+    here.changed().await;
+    let _second = slot(&link).await;
+}
+
+#[tokio::test]
+async fn a_crowded_connection_gets_company() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 3);
+    let link = client.link(&server);
+    let _first = server.greeted(4).await;
+    let mut held = vec![slot(&link).await, slot(&link).await];
+    assert_eq!(server.dials(), 1);
+    // Three of four.
+    held.push(slot(&link).await);
+    let _second = server.greeted(4).await;
+    eventually(|| match link.status() {
+        LinkStatus::Connected { connections: 2, in_flight: 3, slots: 8, .. } => Some(()),
+        _ => None,
+    })
+    .await;
+
+    // The next ones go where there is most room.
+    held.extend([slot(&link).await, slot(&link).await, slot(&link).await]);
+    let _third = server.greeted(4).await;
+    eventually(|| match link.status() {
+        LinkStatus::Connected { connections: 3, in_flight: 6, .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    for _ in 0..6 {
+        held.push(slot(&link).await);
+    }
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full);
+    assert_eq!(server.dials(), 3, "the most that are allowed");
+}
+
+#[tokio::test]
+async fn company_that_is_not_used_goes_again() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |it| it.spare_idle = Duration::from_millis(200));
+    let link = client.link(&server);
+    let _first = server.greeted(1).await;
+    let held = slot(&link).await;
+    let _second = server.greeted(10).await;
+    eventually(|| {
+        matches!(link.status(), LinkStatus::Connected { connections: 2, .. }).then_some(())
+    })
+    .await;
+    drop(held);
+    eventually(|| {
+        matches!(link.status(), LinkStatus::Connected { connections: 1, .. }).then_some(())
+    })
+    .await;
+    assert_eq!(link.counters().lost, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_moves_much_gets_small_calls_out_of_its_way() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.bulk = 100_000);
+    let link = client.link(&server);
+    let mut first = server.greeted(100).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(empty())));
+    let stream = first.opened().await;
+    first.head(stream).await;
+    let body = sent.await.unwrap().unwrap().into_body();
+    let reading = tokio::spawn(collect(body));
+    for _ in 0..10 {
+        first.data(stream, &[0; 16_000]).await;
+    }
+    let mut second = server.greeted(100).await;
+    eventually(|| {
+        matches!(link.status(), LinkStatus::Connected { connections: 2, .. }).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        call(&link, &mut second).await;
+    }
+    first.trailers(stream).await;
+    assert_eq!(reading.await.unwrap().unwrap().0.len(), 160_000);
+}
+
+#[tokio::test]
+async fn a_connection_with_many_cancelled_streams_is_replaced_before_it_is_left() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.cancelled = 3);
+    let link = client.link(&server);
+    let mut first = server.greeted(100).await;
+    for _ in 0..3 {
+        let mut waiting = Box::pin(slot(&link).await.send(request(full("x"))));
+        tokio::select! {
+            _ = &mut waiting => panic!("nobody answered"),
+            _ = first.opened() => {}
+        }
+    }
+    // Until the new one is there, the old one serves.
+    let mut second = server.raw().await;
+    call(&link, &mut first).await;
+    second.greet(100).await;
+    first.closed().await;
+    call(&link, &mut second).await;
+    assert_eq!(link.counters().lost, 0);
+}
