@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tonic::{Code, Status};
 
 use crate::Error;
 use crate::call::Call;
-use crate::stage::Stage;
+use crate::stage::{Attempt, Stage};
 use crate::view::{Missed, Picked};
 
 /// How long a call waits, in total, for the first sync and for connections that are on their way.
@@ -78,7 +79,12 @@ impl<'a> Attempts<'a> {
             }
             self.sent += 1;
             let node_id = provider.node_id();
-            self.stage.answer(node_id, slot.address(), self.sent, provider.foreign);
+            self.stage.answer(Attempt {
+                node_id: node_id.clone(),
+                address: slot.address().clone(),
+                number: self.sent,
+                foreign: provider.foreign,
+            });
             let (last, refused) = match slot.send(self.call.request(body)).await {
                 Ok(answer) => match not_served(answer.headers()) {
                     None => {
@@ -200,7 +206,7 @@ impl<'a> Attempts<'a> {
         let text =
             format!("{} (attempt {} of {})", cause.message(), self.sent, self.call.service().info);
         let mut status = Status::new(cause.code(), text);
-        status.set_source(std::sync::Arc::new(cause));
+        status.set_source(Arc::new(cause));
         status
     }
 }

@@ -2,36 +2,43 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use aegis_core::ServiceInfo;
 use aegis_transport::deadline::{Deadline, DeadlineBody};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::pool::UnderWay;
+use crate::stage::Attempt;
 
 pin_project! {
     /// The body of an answer. Dropping it before its end resets the stream, which tells the provider to stop.
     ///
     /// A deadline of the call ends it with `DEADLINE_EXCEEDED`, a lost connection with `UNAVAILABLE`.
+    /// Its default is an empty body, as interceptors that answer themselves want it.
+    #[derive(Default)]
     pub struct ResponseBody {
         #[pin]
-        body: DeadlineBody<Held>,
+        body: Option<DeadlineBody<Held>>,
+        // Where the call is, for a call with a deadline.
+        at: Option<(Attempt, ServiceInfo)>,
     }
 }
 
 impl ResponseBody {
     pub(crate) fn new(
         body: aegis_transport::ResponseBody,
-        deadline: Option<(Deadline, String)>,
+        deadline: Option<(Deadline, Attempt)>,
         under_way: UnderWay,
     ) -> Self {
-        let body = Held { body, under_way: Some(under_way) };
-        let body = match deadline {
-            Some((deadline, text)) => DeadlineBody::new(body, Some(deadline)).with_message(text),
-            None => DeadlineBody::new(body, None),
+        let info = || under_way.service.info.clone();
+        let (deadline, at) = match deadline {
+            Some((deadline, attempt)) => (Some(deadline), Some((attempt, info()))),
+            None => (None, None),
         };
-        Self { body }
+        let body = Held { body, under_way: Some(under_way) };
+        Self { body: Some(DeadlineBody::new(body, deadline)), at }
     }
 }
 
@@ -43,21 +50,31 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.project().body.poll_frame(cx)
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        Poll::Ready(match (ready!(body.poll_frame(cx)), &*this.at) {
+            // The provider's own verdict comes in trailers: this one is ours, and knows neither node nor service.
+            (Some(Err(status)), Some((attempt, info)))
+                if status.code() == Code::DeadlineExceeded =>
+            {
+                Some(Err(attempt.deadline_passed(info)))
+            }
+            (frame, _) => frame,
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("body", &self.body).finish()
+        f.debug_struct("ResponseBody").field("body", &self.body).finish_non_exhaustive()
     }
 }
 

@@ -75,7 +75,7 @@ impl Call {
         };
         match outcome {
             Ok(answer) => {
-                let deadline = self.deadline.map(|it| (it, stage.deadline_text(&self)));
+                let deadline = self.deadline.zip(stage.attempt());
                 Ok(answer.map(|body| ResponseBody::new(body, deadline, self.under_way)))
             }
             // A peer whose clock is a little ahead resets the stream before our own timer fires.

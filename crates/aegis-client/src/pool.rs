@@ -187,7 +187,8 @@ impl Shared {
 
     /// Whether calls can be made at all: the pool is open and there is a certificate to call with.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.is_closed() {
+        // A node that has shut down has closed the connections of its pools.
+        if self.is_closed() || self.connections.is_closed() {
             return Err(Error::Closed);
         }
         self.tls.check_usable().map_err(|error| Error::NoTlsConfig { source: error.into() })

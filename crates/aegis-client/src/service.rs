@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aegis_core::{NodeId, ServiceInfo};
 use aegis_topology::Snapshot;
-use aegis_transport::Target;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::sync::watch;
@@ -62,13 +61,11 @@ impl Service {
         let known: HashMap<&NodeId, &Arc<Provider>> =
             old.providers.iter().map(|it| (it.node_id(), it)).collect();
         let providers = snapshot.providers(&self.info).iter().map(|node| {
-            if let Some(provider) = known.get(node.node_id()) {
-                provider.link.set_addresses(node.addresses().to_vec());
-                return Arc::clone(provider);
-            }
-            let target = Target::new(node.node_id().clone(), node.addresses().to_vec());
-            let target = if node.is_foreign() { target.foreign() } else { target };
-            Provider::new(self.pool.connections.link(target), node.is_foreign())
+            let Some(provider) = known.get(node.node_id()) else {
+                return Provider::new(&self.pool.connections, node);
+            };
+            provider.heed(node);
+            Arc::clone(provider)
         });
         self.publish(View::new(providers.collect(), snapshot.is_synced()));
     }

@@ -1,7 +1,7 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, NodeId, ServiceInfo};
 use tonic::Status;
 
 use crate::call::Call;
@@ -20,7 +20,28 @@ enum At {
     /// It waits for a stream.
     Slot,
     /// It was given to a node.
-    Answer { node_id: NodeId, address: Address, attempt: u32, foreign: bool },
+    Answer(Attempt),
+}
+
+/// An attempt at a call: what its failures name.
+#[derive(Clone, Debug)]
+pub(crate) struct Attempt {
+    pub(crate) node_id: NodeId,
+    pub(crate) address: Address,
+    pub(crate) number: u32,
+    pub(crate) foreign: bool,
+}
+
+impl Attempt {
+    /// What the call ends with when its deadline passes with the node.
+    pub(crate) fn deadline_passed(&self, info: &ServiceInfo) -> Status {
+        Status::deadline_exceeded(format!("the deadline passed {}", self.whereabouts(info)))
+    }
+
+    fn whereabouts(&self, info: &ServiceInfo) -> String {
+        let Self { node_id, address, number, .. } = self;
+        format!("while node {node_id} at {address} had the call (attempt {number} of {info})")
+    }
 }
 
 impl Stage {
@@ -32,22 +53,25 @@ impl Stage {
         *self.lock() = At::Slot;
     }
 
-    pub(crate) fn answer(&self, node_id: &NodeId, address: &Address, attempt: u32, foreign: bool) {
-        *self.lock() =
-            At::Answer { node_id: node_id.clone(), address: address.clone(), attempt, foreign };
+    pub(crate) fn answer(&self, attempt: Attempt) {
+        *self.lock() = At::Answer(attempt);
+    }
+
+    /// The attempt that the call is in, if it is with a node.
+    pub(crate) fn attempt(&self) -> Option<Attempt> {
+        match &*self.lock() {
+            At::Answer(attempt) => Some(attempt.clone()),
+            At::Provider | At::Slot => None,
+        }
     }
 
     /// Whether the call is with a node that is not one of ours.
     pub(crate) fn is_foreign(&self) -> bool {
-        matches!(*self.lock(), At::Answer { foreign: true, .. })
+        matches!(&*self.lock(), At::Answer(Attempt { foreign: true, .. }))
     }
 
     pub(crate) fn deadline_passed(&self, call: &Call) -> Status {
-        Status::deadline_exceeded(self.deadline_text(call))
-    }
-
-    pub(crate) fn deadline_text(&self, call: &Call) -> String {
-        format!("the deadline passed {}", self.whereabouts(call))
+        Status::deadline_exceeded(format!("the deadline passed {}", self.whereabouts(call)))
     }
 
     /// The call was with nobody, with a full provider, or with one that did not answer.
@@ -60,11 +84,11 @@ impl Stage {
             At::Provider => {
                 let mut status = Status::unavailable(text);
                 let service = call.service();
-                status.set_source(std::sync::Arc::new(service.pool.no_providers(&service.info)));
+                status.set_source(Arc::new(service.pool.no_providers(&service.info)));
                 status
             }
             At::Slot => Status::resource_exhausted(text),
-            At::Answer { .. } => Status::deadline_exceeded(text),
+            At::Answer(_) => Status::deadline_exceeded(text),
         }
     }
 
@@ -77,9 +101,7 @@ impl Stage {
                     "while the call waited for a stream: each provider of {info} has as many as it allows"
                 )
             }
-            At::Answer { node_id, address, attempt, .. } => format!(
-                "while node {node_id} at {address} had the call (attempt {attempt} of {info})"
-            ),
+            At::Answer(attempt) => attempt.whereabouts(info),
         }
     }
 

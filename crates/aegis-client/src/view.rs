@@ -1,8 +1,9 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aegis_core::NodeId;
-use aegis_transport::{Link, LinkStatus, Slot, Unavailable};
+use aegis_topology::NodeEntry;
+use aegis_transport::{Connections, Link, LinkStatus, Slot, Target, Unavailable};
 
 use crate::balance::RoundRobin;
 
@@ -12,11 +13,36 @@ pub(crate) struct Provider {
     pub(crate) link: Link,
     pub(crate) foreign: bool,
     pub(crate) picks: AtomicU64,
+    /// Its entry in the directory, as it was when the link was last told.
+    entry: Mutex<Arc<NodeEntry>>,
 }
 
 impl Provider {
-    pub(crate) fn new(link: Link, foreign: bool) -> Arc<Self> {
-        Arc::new(Self { link, foreign, picks: AtomicU64::new(0) })
+    pub(crate) fn new(connections: &Connections, entry: &Arc<NodeEntry>) -> Arc<Self> {
+        let target = Target::new(entry.node_id().clone(), entry.addresses().to_vec());
+        let foreign = entry.is_foreign();
+        Arc::new(Self {
+            link: connections.link(if foreign { target.foreign() } else { target }),
+            foreign,
+            picks: AtomicU64::new(0),
+            entry: Mutex::new(Arc::clone(entry)),
+        })
+    }
+
+    /// Tells the link what is new in the directory: other addresses, or another record of a node that may be back.
+    pub(crate) fn heed(&self, entry: &Arc<NodeEntry>) {
+        let mut known = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&known, entry) {
+            return;
+        }
+        let order = |entry: &NodeEntry| (entry.incarnation(), entry.revision());
+        let is_new = order(&known) != order(entry);
+        *known = Arc::clone(entry);
+        drop(known);
+        self.link.set_addresses(entry.addresses().to_vec());
+        if is_new {
+            self.link.retry();
+        }
     }
 
     pub(crate) fn node_id(&self) -> &NodeId {
@@ -153,11 +179,14 @@ pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<
     {
         return Ok(provider.picked(slot));
     }
+    // The link itself was asked just now, so it also knows whether what was lost comes back.
     let outlook = match provider.link.status() {
-        LinkStatus::Connecting { failures: 0, .. } => Outlook::Connecting,
+        LinkStatus::Connecting { failures: 0, .. } | LinkStatus::Connected { .. } => {
+            Outlook::Connecting
+        }
         _ => Outlook::Bleak,
     };
-    Err(seen.missed(outlook))
+    Err(Seen { lost: false, ..seen }.missed(outlook))
 }
 
 fn take(provider: &Arc<Provider>, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {

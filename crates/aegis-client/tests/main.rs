@@ -1,6 +1,5 @@
 //! Tests of aegis-client through its public API, one module per story.
 #![expect(
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::unwrap_used,
     reason = "helpers of tests fail as tests do"

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aegis_client::ServiceClient;
+use aegis_testing::eventually;
 use h2::Reason;
 use tonic::Code;
 
@@ -157,11 +158,15 @@ async fn draining_connections_cost_no_call() {
     let mesh = Mesh::new();
     let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
     let (_pool, client) = mesh.connected(&[&a, &b]).await;
-    for round in 1..=5 {
-        client.wait_ready(2, PATIENCE).await.unwrap();
-        assert_eq!(a.connections(), round);
+    for round in 2..=3 {
         a.once(Act::GoAway);
         call_many(&client, 40).await.unwrap();
+        eventually(PATIENCE, || match a.connections() {
+            some if some == round => Ok(()),
+            some => Err(format!("{some} connections in round {round}")),
+        })
+        .await;
+        client.wait_ready(2, PATIENCE).await.unwrap();
     }
 }
 
@@ -182,7 +187,7 @@ async fn repeats_of_refused_requests_stay_within_the_budget() {
     let explanation = client.explain();
     // Each call once, and once more for free; then 10 % of them and 3 per second of the window.
     assert!(attempts <= 2 * CALLS + CALLS / 10 + 30, "{attempts} attempts");
-    assert_eq!(explanation.moved as usize, attempts - CALLS);
+    assert_eq!(explanation.moved, u64::try_from(attempts - CALLS).unwrap());
     assert!(0 < explanation.over_budget);
 }
 
