@@ -25,3 +25,8 @@ pub use aegis_tls::{Caller, CallerError};
 #[cfg(feature = "client")]
 #[doc(inline)]
 pub use aegis_topology::{self as topology, Directory, Snapshot};
+
+/// The code of the README, compiled with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
