@@ -139,9 +139,20 @@ impl TestCa {
     /// An intermediate CA of this one, valid then; what it issues sends its certificate along.
     #[must_use]
     pub fn intermediate(&self, validity: Validity) -> Self {
+        self.intermediate_with(|params| validity.apply(params))
+    }
+
+    /// An intermediate CA whose key usage does not let it sign certificates.
+    #[must_use]
+    pub fn intermediate_that_may_not_sign(&self) -> Self {
+        self.intermediate_with(|params| params.key_usages = vec![KeyUsagePurpose::CrlSign])
+    }
+
+    fn intermediate_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = generate();
         let name = format!("intermediate of {}", self.name);
-        let params = ca_params(&name, validity);
+        let mut params = ca_params(&name, Validity::Now);
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("an intermediate is signed");
         Self {
             trust_domain: self.trust_domain.clone(),

@@ -24,6 +24,10 @@ pub enum Flaw {
     ForeignTrustDomain,
     /// Its identity has another path than ours.
     ForeignPath,
+    /// Its common name is long and full of control characters.
+    HostileCommonName,
+    /// A DNS name of it is none, so two parsers disagree on its names.
+    InvalidDnsName,
     /// It may sign certificates, without being marked a CA.
     KeyCertSign,
     /// Its key usage is keyEncipherment.
@@ -48,13 +52,15 @@ pub enum Flaw {
 
 impl Flaw {
     /// Every flaw, for a matrix.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::CaLeaf,
         Self::CommonName,
         Self::CrlSign,
         Self::Expired,
         Self::ForeignTrustDomain,
         Self::ForeignPath,
+        Self::HostileCommonName,
+        Self::InvalidDnsName,
         Self::KeyCertSign,
         Self::NoDigitalSignature,
         Self::NoKeyUsage,
@@ -93,6 +99,12 @@ impl Flaw {
                 names.retain(|name| !is_uri(name));
                 names.push(uri(format!("spiffe://{domain}/ns/{node_type}/sa/{id}")));
             }
+            Self::HostileCommonName => {
+                let name = "\u{1b}[31m\n\u{202e}\0".repeat(100);
+                params.distinguished_name.remove(DnType::CommonName);
+                params.distinguished_name.push(DnType::CommonName, name);
+            }
+            Self::InvalidDnsName => names.push(SanType::DnsName(ia5("no name\n"))),
             Self::KeyCertSign => params.key_usages.push(KeyUsagePurpose::KeyCertSign),
             Self::NoDigitalSignature => params.key_usages = vec![KeyUsagePurpose::KeyEncipherment],
             Self::NoKeyUsage => params.key_usages.clear(),

@@ -13,8 +13,9 @@
 //! TLS 1.3 only, ALPN `h2` required, X25519MLKEM768 preferred, no resumption: a resumed session would not look at the
 //! certificate again. No crypto provider is installed for the process.
 //!
-//! The crate works alone, over any `AsyncRead + AsyncWrite`: under tonic's own server, put
-//! [`Accepted::caller`] into the extensions of each request.
+//! The crate works alone, over any `AsyncRead + AsyncWrite`: under tonic's own server, a connection type of yours
+//! implements `tonic::transport::server::Connected` with `ConnectInfo =` [`Caller`], and handlers find it
+//! (`tests/plain_tonic.rs` is the whole of it).
 //!
 //! What it does not do: revocation lists, rotation of a loaded certificate, identities of other SPIFFE schemes.
 //!

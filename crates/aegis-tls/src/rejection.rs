@@ -57,7 +57,9 @@ pub enum Rejection {
     },
 
     /// Its URI name is not `spiffe://<trust-domain>/aegis/<node-type>/<node-id>`.
-    #[error("its URI name is no identity of a node: {reason}")]
+    ///
+    /// Identities that a platform gives to a workload, and so to all its replicas, look otherwise.
+    #[error("its URI name is no identity of one node: {reason}")]
     Identity {
         /// The broken rule.
         reason: InvalidName,

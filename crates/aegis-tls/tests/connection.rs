@@ -85,23 +85,6 @@ async fn another_node_than_the_dialled_one_gets_no_byte() {
     handshake(&vicky, Expected::AnyMember, &mouse).await.0.unwrap();
 }
 
-#[tokio::test]
-async fn a_caller_is_parsed_once_per_connection() {
-    let ca = TestCa::new();
-    let (vicky, morpheus) = (ca.tls("vicky", "gateway"), ca.tls("morpheus-1", "worker"));
-    for connections in 1..=3 {
-        let (connected, accepted) = handshake(&vicky, Expected::AnyMember, &morpheus).await;
-        let (_connected, accepted) = (connected.unwrap(), accepted.unwrap());
-        for _ in 0..1_000 {
-            let mut request = tonic::Request::new(());
-            request.extensions_mut().insert(accepted.caller.clone());
-            assert_eq!(Caller::from_request(&request).unwrap().node_id(), "vicky");
-        }
-        assert_eq!(morpheus.parsed_certificates(), connections);
-    }
-    assert_eq!(vicky.parsed_certificates(), 0);
-}
-
 #[test]
 fn a_request_from_elsewhere_has_no_caller() {
     let error = Caller::from_request(&tonic::Request::new(())).unwrap_err();

@@ -27,6 +27,7 @@ mod connection;
 mod dev_ca;
 mod load;
 mod matrix;
+mod plain_tonic;
 mod record;
 mod refusal;
 mod support;

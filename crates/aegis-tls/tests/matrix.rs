@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use aegis_testing::{Flaw, TestCa, TestCert, Validity};
 use aegis_tls::{
-    AcceptError, ChainPart, ConnectError, Expected, LoadError, Purpose, Rejection, Tls,
+    AcceptError, ChainPart, ConnectError, Expected, LoadError, Purpose, RecordError, Rejection, Tls,
 };
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::io::AsyncReadExt as _;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -92,6 +94,10 @@ fn a_flaw_is_refused_for_its_reason_in_both_directions() {
                 assert!(rejection.as_ref().is_some_and(wanted), "{flaw:?}: {rejection:?}");
             }
         };
+        for rejection in [&client, &server].into_iter().flatten() {
+            let text = format!("{rejection} {rejection:?}");
+            assert!(text.len() <= 1024 && !text.contains(char::is_control), "{flaw:?}: {text:?}");
+        }
         match flaw {
             Flaw::CaLeaf => both(|it| *it == Rejection::CaCertificate),
             Flaw::CommonName => {
@@ -111,6 +117,8 @@ fn a_flaw_is_refused_for_its_reason_in_both_directions() {
                     |it| matches!(it, Rejection::ForeignTrustDomain { expected, found } if expected == "mesh.test" && found == "other.test"),
                 );
             }
+            Flaw::HostileCommonName => both(|it| matches!(it, Rejection::CommonName { .. })),
+            Flaw::InvalidDnsName => both(|it| matches!(it, Rejection::Malformed { .. })),
             Flaw::NoDigitalSignature | Flaw::NoKeyUsage => {
                 both(|it| *it == Rejection::NoDigitalSignature);
             }
@@ -217,6 +225,68 @@ fn an_intermediate_has_to_be_within_its_dates() {
         }
     }
 }
+
+#[test]
+fn an_intermediate_has_to_be_allowed_to_sign() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    let cert = ca.intermediate_that_may_not_sign().issue(PEER, "worker");
+    assert_eq!(verdict(&judge, &cert).unwrap_err().reason(), "unknown_ca");
+    let cert = ca.intermediate(Validity::Now).issue(PEER, "worker");
+    assert_eq!(verdict(&judge, &cert), Ok(()));
+}
+
+#[test]
+fn weak_keys_and_weak_signatures_are_refused() {
+    let ca = TestCa::new();
+    let root = include_str!("fixtures/root.pem");
+    let mut cert = ca.issue("judge-1", "worker");
+    cert.ca_pem.push_str(root);
+    let judge = cert.options().load(&subject("judge-1", "worker")).unwrap();
+    let verdict = |pem: &str| {
+        let chain = [CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+        // No key is there to sign with: scheme 0 fails after everything else was fine.
+        judge.verify_record(&chain, b"", 0, b"").unwrap_err()
+    };
+    assert_eq!(verdict(include_str!("fixtures/rsa-2048.pem")), RecordError::Scheme { scheme: 0 });
+    assert_eq!(
+        verdict(include_str!("fixtures/rsa-1024.pem")),
+        RecordError::Rejected(Rejection::WeakKey { bits: 1024 })
+    );
+    assert_eq!(
+        verdict(include_str!("fixtures/sha1.pem")),
+        RecordError::Rejected(Rejection::WeakSignature)
+    );
+}
+
+#[test]
+fn no_flipped_bit_of_a_certificate_goes_unnoticed() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    let good = ca.issue(PEER, "worker").chain().remove(0);
+    let verdict = |der: &[u8]| judge.verify_record(&[CertificateDer::from(der)], b"", 0, b"");
+    assert_eq!(verdict(&good), Err(RecordError::Scheme { scheme: 0 }));
+    // Every bit would take seconds; this step visits each position of a byte.
+    for bit in (0..good.len() * 8).step_by(5) {
+        let mut der = good.to_vec();
+        der[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(verdict(&der), Err(RecordError::Rejected(_))), "bit {bit}");
+    }
+    for end in (0..good.len()).step_by(7) {
+        assert!(matches!(verdict(&good[..end]), Err(RecordError::Rejected(_))), "cut at {end}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(ders in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..300), 0..6)) {
+        let chain: Vec<_> = ders.into_iter().map(CertificateDer::from).collect();
+        let judge = JUDGE.get_or_init(|| TestCa::new().tls("judge-1", "worker"));
+        assert!(matches!(judge.verify_record(&chain, b"", 0, b""), Err(RecordError::Rejected(_))));
+    }
+}
+
+static JUDGE: std::sync::OnceLock<Tls> = std::sync::OnceLock::new();
 
 #[test]
 fn a_node_is_no_intermediate_ca() {
