@@ -16,6 +16,9 @@ pub(crate) struct Attempts {
     short_lived: u32,
 }
 
+/// So many connections in a row may be short-lived: a process that restarts, say, and is sent away once more.
+const EXCUSED: u32 = 2;
+
 /// What a failure is worth in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Say {
@@ -25,8 +28,9 @@ pub(crate) enum Say {
 }
 
 impl Attempts {
+    /// How often in a row it came to nothing: a dial that failed, or a connection that did not last beyond the excusable.
     pub(crate) fn failures(&self) -> u32 {
-        self.failures
+        self.failures.max(self.short_lived.saturating_sub(EXCUSED))
     }
 
     /// A dial failed: how long to wait for the next, and what to log.
@@ -54,7 +58,7 @@ impl Attempts {
         *self = Self { short_lived: self.short_lived, ..Self::default() };
     }
 
-    /// An established connection ended: how long to wait for the next dial.
+    /// An established connection ended: how long to wait for the next dial, and what to log.
     ///
     /// The successor of one that the peer ended in order is dialled at once; that of a broken one at random within `redial`,
     /// so that the clients of a restarted server do not all come in the same moment.
@@ -65,15 +69,18 @@ impl Attempts {
         lived: Duration,
         orderly: bool,
         chance: f64,
-    ) -> Duration {
-        if lived >= settings.steady {
-            self.short_lived = 0;
-        }
-        self.short_lived = self.short_lived.saturating_add(1);
+    ) -> (Duration, Say) {
+        let short_lived = if settings.steady <= lived { 0 } else { self.short_lived };
+        // Failures before this were about further connections.
+        *self = Self { short_lived: short_lived.saturating_add(1), ..Self::default() };
         match self.short_lived {
-            1 if orderly => Duration::ZERO,
-            1 | 2 => settings.redial.mul_f64(chance),
-            more => grown(settings, more - 3, chance),
+            1 if orderly => (Duration::ZERO, Say::Nothing),
+            ..=EXCUSED => (settings.redial.mul_f64(chance), Say::Nothing),
+            more => {
+                let steps = more - EXCUSED - 1;
+                let say = if steps == 0 { Say::First } else { Say::Nothing };
+                (grown(settings, steps, chance), say)
+            }
         }
     }
 
@@ -138,12 +145,18 @@ mod tests {
     fn a_steady_connection_is_replaced_at_once_and_a_flapping_one_is_not() {
         let (settings, mut attempts) = (Backoff::default(), Attempts::default());
         let long = settings.steady;
-        assert_eq!(attempts.ended(&settings, long, true, 0.5), Duration::ZERO);
-        assert_eq!(attempts.ended(&settings, long, false, 0.5), settings.redial / 2);
-        assert_eq!(attempts.ended(&settings, long, true, 0.5), Duration::ZERO);
-        for wait in [settings.redial / 2, SECOND, SECOND.mul_f64(1.6)] {
+        for (orderly, wait) in [(true, Duration::ZERO), (false, settings.redial / 2)] {
+            assert_eq!(attempts.ended(&settings, long, orderly, 0.5), (wait, Say::Nothing));
+            assert_eq!(attempts.failures(), 0);
+        }
+        for (wait, say, failures) in [
+            (settings.redial / 2, Say::Nothing, 0),
+            (SECOND, Say::First, 1),
+            (SECOND.mul_f64(1.6), Say::Nothing, 2),
+        ] {
             attempts.connected();
-            assert_eq!(attempts.ended(&settings, Duration::ZERO, true, 0.5), wait);
+            assert_eq!(attempts.ended(&settings, Duration::ZERO, true, 0.5), (wait, say));
+            assert_eq!(attempts.failures(), failures);
         }
     }
 
@@ -152,10 +165,8 @@ mod tests {
         let (settings, mut attempts) = (Backoff::default(), Attempts::default());
         let mut now = Instant::now();
         let broke = now;
-        now += attempts.ended(&settings, settings.steady, false, 1.0);
-        for _ in 0..1 {
-            now += attempts.failed(&settings, now, 1.0).0;
-        }
+        now += attempts.ended(&settings, settings.steady, false, 1.0).0;
+        now += attempts.failed(&settings, now, 1.0).0;
         assert!(now - broke < Duration::from_secs(3));
     }
 }

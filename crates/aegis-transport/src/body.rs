@@ -11,7 +11,7 @@ use tonic::Status;
 
 use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
-use crate::connection::Lease;
+use crate::lease::Lease;
 use crate::task::OwnedTask;
 
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -94,6 +94,7 @@ impl Reading {
     }
 
     fn failed(&self, error: h2::Error) -> Status {
+        self.call.lease().done();
         if let Some(status) = self.call.take_failure() {
             return status;
         }

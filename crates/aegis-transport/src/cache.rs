@@ -183,7 +183,7 @@ impl Connections {
 
     /// Ends in order: takes no new calls, waits for the open streams, for so long at most, and closes.
     ///
-    /// Streams that are still open then are cut.
+    /// Streams that are still open then are cut. A second call returns at once.
     ///
     /// # Cancel safety
     ///

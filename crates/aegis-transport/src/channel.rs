@@ -1,8 +1,8 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::body::ResponseBody;
@@ -55,6 +55,10 @@ impl NodeChannel {
         }
     }
 
+    fn late(&self) -> String {
+        format!("the deadline of the call to node {} has passed", self.link.node_id())
+    }
+
     /// Why there is no point in waiting longer.
     fn refusal(&self, why: Unavailable, patience: Option<Deadline>) -> Option<Status> {
         let node = self.link.node_id();
@@ -92,15 +96,22 @@ impl Service<http::Request<Body>> for NodeChannel {
         Box::pin(async move {
             let deadline = timeout::parse(request.headers())?.map(Deadline::after);
             if deadline.is_some_and(Deadline::has_passed) {
-                return Err(Deadline::status());
+                return Err(Status::deadline_exceeded(channel.late()));
             }
             let patience = deadline.is_none().then_some(channel.wait);
             let response = enforce(deadline, async {
                 let slot = channel.slot(patience).await?;
                 Ok(slot.send(request).await?)
             })
-            .await?;
-            Ok(response.map(|body| DeadlineBody::new(body, deadline)))
+            .await
+            .map_err(|status| match status.code() {
+                Code::DeadlineExceeded => Status::deadline_exceeded(channel.late()),
+                _ => status,
+            })?;
+            Ok(response.map(|body| {
+                let body = DeadlineBody::new(body, deadline);
+                if deadline.is_some() { body.with_message(channel.late()) } else { body }
+            }))
         })
     }
 }

@@ -10,6 +10,7 @@ use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
 use http::uri::Authority;
 
+use crate::lease::Lease;
 use crate::settings::Settings;
 use crate::signals::{Counters, Signals};
 
@@ -134,7 +135,7 @@ impl Connection {
         let limit = self.limit();
         let take = |in_flight| (in_flight < limit).then_some(in_flight + 1);
         let before = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
-        let lease = Lease { connection: Arc::clone(self), open: AtomicBool::new(false) };
+        let lease = Lease::taken(Arc::clone(self));
         // Asked after the slot was taken: whoever ends the phase looks at the slots after that.
         if !self.is_open() {
             return None;
@@ -230,7 +231,18 @@ impl Connection {
         self.bulk.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn count_cancelled(&self) {
+    /// A slot that was taken is free again.
+    pub(crate) fn give_back(&self) {
+        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.limit() <= before {
+            self.signals.changed();
+        }
+        if before == 1 && !self.is_open() {
+            self.signals.wake_keeper();
+        }
+    }
+
+    pub(crate) fn count_cancelled(&self) {
         Counters::add(&self.signals.counters.cancelled);
         let cancelled = self.cancelled.fetch_add(1, Ordering::Relaxed) + 1;
         if self.worn_from <= cancelled && !self.worn.swap(true, Ordering::AcqRel) {
@@ -258,40 +270,5 @@ fn authority(node: &NodeId) -> Authority {
 }
 
 fn is_crowded(in_flight: usize, limit: usize) -> bool {
-    limit * 3 <= in_flight * 4
-}
-
-/// One of a connection's slots; dropping it frees the slot.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    pub(crate) connection: Arc<Connection>,
-    /// A stream was opened and has not ended by itself.
-    open: AtomicBool,
-}
-
-impl Lease {
-    pub(crate) fn opened(&self) {
-        self.open.store(true, Ordering::Relaxed);
-        Counters::add(&self.connection.signals.counters.calls);
-    }
-
-    pub(crate) fn done(&self) {
-        self.open.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let connection = &self.connection;
-        if *self.open.get_mut() {
-            connection.count_cancelled();
-        }
-        let before = connection.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if connection.limit() <= before {
-            connection.signals.changed();
-        }
-        if before == 1 && !connection.is_open() {
-            connection.signals.wake_keeper();
-        }
-    }
+    limit.saturating_mul(3) <= in_flight.saturating_mul(4)
 }

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::{Address, NodeId};
@@ -54,6 +55,14 @@ pub enum DialError {
         address: Address,
         /// What the peer said, and what to do.
         refusal: Refusal,
+    },
+    /// The node takes connections and ends each as soon as it is made; its own log may say why.
+    #[error("{address} ends each connection as soon as it is made: {reason}")]
+    ShortLived {
+        /// Where we dialled.
+        address: Address,
+        /// How the last one ended.
+        reason: Arc<str>,
     },
     /// We ended the TLS handshake, or it broke.
     #[error("no secure connection to {address}")]

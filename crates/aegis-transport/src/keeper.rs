@@ -38,6 +38,8 @@ pub(crate) struct Keeper {
     last_error: Option<Arc<DialError>>,
     last_good: Option<Address>,
     warned: Option<Instant>,
+    /// The log's last word about the node is that it is down.
+    said_down: bool,
 }
 
 /// One connection, as the keeper knows it.
@@ -66,6 +68,7 @@ impl Keeper {
             last_error: None,
             last_good: None,
             warned: None,
+            said_down: false,
         }
     }
 
@@ -123,25 +126,38 @@ impl Keeper {
 
     /// Acts on connections that are no longer open, once each, and forgets those that are gone.
     fn settle_ended(&mut self, now: Instant) {
-        for kept in &mut self.kept {
-            if kept.settled || kept.connection.is_open() {
-                continue;
-            }
-            kept.settled = true;
-            let orderly = kept.connection.was_sent_away();
-            if !orderly {
-                Counters::add(&self.node.signals.counters.lost);
-                tracing::debug!(
-                    node = %self.node.id, address = %kept.connection.address,
-                    reason = kept.connection.lost().as_deref(), "a connection was lost"
-                );
-            }
-            let lived = now.saturating_duration_since(kept.since);
-            let pace = &self.dialler.settings.backoff;
-            let wait = self.attempts.ended(pace, lived, orderly, fastrand::f64());
-            self.not_before = now + wait;
-        }
+        let ended: Vec<_> = self
+            .kept
+            .iter_mut()
+            .filter(|kept| !kept.settled && !kept.connection.is_open())
+            .map(|kept| {
+                kept.settled = true;
+                (Arc::clone(&kept.connection), now.saturating_duration_since(kept.since))
+            })
+            .collect();
         self.kept.retain(|kept| kept.connection.phase() != Phase::Ended);
+        for (connection, lived) in ended {
+            self.ended(&connection, lived, now);
+        }
+    }
+
+    fn ended(&mut self, connection: &Connection, lived: Duration, now: Instant) {
+        let (node, address) = (&self.node.id, &connection.address);
+        let orderly = connection.was_sent_away();
+        let reason = connection.lost().unwrap_or_else(|| "it was sent away".into());
+        if !orderly {
+            Counters::add(&self.node.signals.counters.lost);
+            tracing::debug!(%node, %address, reason = &*reason, "a connection was lost");
+        }
+        let pace = &self.dialler.settings.backoff;
+        let (wait, say) = self.attempts.ended(pace, lived, orderly, fastrand::f64());
+        self.not_before = now + wait;
+        self.last_error = None;
+        if 0 < self.attempts.failures() {
+            let error = DialError::ShortLived { address: address.clone(), reason };
+            self.report(&error, say, now);
+            self.last_error = Some(Arc::new(error));
+        }
     }
 
     fn open(&self) -> impl Iterator<Item = &Arc<Connection>> {
@@ -224,7 +240,7 @@ impl Keeper {
     fn dialled(&mut self, outcome: Result<Dialled, DialError>, now: Instant) {
         match outcome {
             Ok(dialled) => {
-                if 0 < self.attempts.failures() {
+                if std::mem::take(&mut self.said_down) {
                     tracing::info!(node = %self.node.id, address = %dialled.address, "node is reachable again");
                 }
                 self.attempts.connected();
@@ -246,19 +262,26 @@ impl Keeper {
     fn report(&mut self, error: &DialError, say: Say, now: Instant) {
         let (node, error) = (&self.node.id, error.chain());
         let lately = self.warned.is_some_and(|at| now < at + WARN_PACE);
+        // Beside a connection that works, a further one that does not is no news.
+        let fine = self.open().next().is_some();
         match say {
-            // Beside a connection that works, a failed further one is no news.
-            Say::First if !lately && self.open().next().is_none() => {
-                self.warned = Some(now);
+            Say::First if !lately && !fine => {
                 tracing::warn!(%node, error, "cannot connect to node; dialling it again in the background");
             }
-            Say::GivingUp => {
-                self.warned = Some(now);
+            Say::GivingUp if !fine => {
                 let pace = self.dialler.settings.backoff.give_up_pace;
-                tracing::warn!(%node, error, "node could not be reached for long; dialling it every {pace:?} only, and when its record changes");
+                tracing::warn!(
+                    %node, error,
+                    "node could not be reached for long; dialling it every {pace:?} only, and when its record changes"
+                );
             }
-            Say::First | Say::Nothing => tracing::debug!(%node, error, "cannot connect to node"),
+            _ => {
+                tracing::debug!(%node, error, "cannot connect to node");
+                return;
+            }
         }
+        self.warned = Some(now);
+        self.said_down = true;
     }
 
     fn keep(&mut self, dialled: Dialled, now: Instant) {

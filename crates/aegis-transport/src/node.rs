@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, Lease};
+use crate::connection::Connection;
 use crate::dial::Dialled;
 use crate::error::{DialError, Unavailable};
+use crate::lease::Lease;
 use crate::signals::Signals;
 
 /// What is known of one node, shared by its links, its calls and its keeper.

@@ -43,7 +43,9 @@ async fn a_deadline_ends_the_wait_for_the_head_and_resets_the_stream() {
     let mut raw = server.greeted(10).await;
     let sent = call(&channel, Some("100m"));
     raw.opened().await;
-    assert_eq!(sent.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    let status = sent.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("node server-1"), "{status}");
     assert_eq!(raw.next(Kind::Reset).await.word(), 8, "CANCEL");
 }
 
@@ -71,7 +73,9 @@ async fn a_deadline_covers_the_body_too() {
             raw.data(stream, b"x").await;
         }
     });
-    assert_eq!(collect(body).await.unwrap_err().code(), Code::DeadlineExceeded);
+    let status = collect(body).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("node server-1"), "{status}");
     drop(pouring.await);
     eventually(|| (channel.link().in_flight() == 0).then_some(())).await;
 }

@@ -219,6 +219,9 @@ async fn a_server_that_drops_every_connection_is_not_dialled_in_a_loop() {
     let fourth = tokio::time::timeout(Duration::from_millis(500), server.stream()).await;
     assert!(fourth.is_err(), "the fourth dial came at once");
     assert_eq!(link.counters().connected, 3);
+    let (failures, error) = backoff(link.settled().await);
+    assert_eq!(failures, 1);
+    assert!(matches!(*error, DialError::ShortLived { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ mod closing;
 mod deadlines;
 mod dialling;
 mod going_away;
+mod load;
+mod log;
 mod never_sent;
 mod silence;
 mod slots;

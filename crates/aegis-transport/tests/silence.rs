@@ -125,3 +125,23 @@ async fn a_foreign_server_is_left_in_peace() {
     let ping = tokio::time::timeout(Duration::from_millis(400), raw.next(Kind::Ping)).await;
     assert!(ping.is_err(), "it was asked whether it lives");
 }
+
+#[tokio::test]
+async fn an_idle_peer_is_asked_too_and_closed_when_it_does_not_answer() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| {
+        settings.keepalive.idle.silence = Duration::from_millis(50);
+        settings.keepalive.idle.answer = Duration::from_millis(100);
+        settings.keepalive.dead_after = Duration::ZERO;
+    });
+    let link = client.link(&server);
+    let mut raw = server.greeted(100).await;
+    for _ in 0..3 {
+        raw.next(Kind::Ping).await;
+    }
+    assert_eq!(link.counters().lost, 0);
+    // From here on the test does not answer.
+    eventually(|| (link.counters().lost == 1).then_some(())).await;
+    raw.closed().await;
+}
