@@ -66,7 +66,7 @@ pub struct Backoff {
     pub limit: Duration,
     /// After an established connection broke, the first dial comes within this time, at random (500 ms).
     pub redial: Duration,
-    /// A connection that broke sooner than this counts as a failure of the redial (5 s).
+    /// A connection that broke sooner than this counts as a failure of the redial (500 ms).
     pub steady: Duration,
     /// After failing for so long (10 min) ..
     pub give_up_after: Duration,
@@ -115,7 +115,7 @@ impl Default for Backoff {
             factor: 1.6,
             limit: Duration::from_secs(120),
             redial: Duration::from_millis(500),
-            steady: Duration::from_secs(5),
+            steady: Duration::from_millis(500),
             give_up_after: Duration::from_secs(600),
             give_up_pace: Duration::from_secs(900),
         }
