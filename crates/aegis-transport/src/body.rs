@@ -22,13 +22,8 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 /// It holds the call's slot to its end; dropped before, it resets the stream (`CANCEL`) and ends the request body.
 /// A stream that breaks is a `Status` that names node and address.
 pub struct ResponseBody {
-    state: State,
-}
-
-enum State {
-    Data(Box<Reading>),
-    Trailers(Box<Reading>),
-    Ended,
+    /// `None` once it has ended.
+    reading: Option<Reading>,
 }
 
 struct Reading {
@@ -36,6 +31,7 @@ struct Reading {
     stream: RecvStream,
     call: Call,
     meter: Meter,
+    data_ended: bool,
 }
 
 /// What a running call holds besides its response.
@@ -76,14 +72,36 @@ impl ResponseBody {
     pub(crate) fn new(stream: RecvStream, call: Call) -> Self {
         if stream.is_end_stream() {
             call.lease().done();
-            return Self { state: State::Ended };
+            return Self { reading: None };
         }
-        let meter = Meter::new(&call.lease().connection);
-        Self { state: State::Data(Box::new(Reading { stream, call, meter })) }
+        let reading = Reading { stream, call, meter: Meter::default(), data_ended: false };
+        Self { reading: Some(reading) }
     }
 }
 
 impl Reading {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.data_ended {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // Fails only for more than was received.
+                    drop(self.stream.flow_control().release_capacity(data.len()));
+                    self.meter.moved(data.len(), &self.call.lease().connection);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(self.failed(error)))),
+                None => self.data_ended = true,
+            }
+        }
+        Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
+            Ok(trailers) => {
+                self.call.lease().done();
+                trailers.map(|trailers| self.check(trailers).map(Frame::trailers))
+            }
+            Err(error) => Some(Err(self.failed(error))),
+        })
+    }
+
     /// h2 cuts trailers at the limit without a word, and the status is often what comes last.
     fn check(&self, trailers: HeaderMap) -> Result<HeaderMap, Status> {
         if trailers.contains_key(GRPC_STATUS) {
@@ -112,49 +130,22 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let State::Data(reading) = &mut self.state {
-            match ready!(reading.stream.poll_data(cx)) {
-                Some(Ok(data)) => {
-                    // Fails only for more than was received.
-                    drop(reading.stream.flow_control().release_capacity(data.len()));
-                    reading.meter.moved(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Some(Err(error)) => {
-                    let status = reading.failed(error);
-                    self.state = State::Ended;
-                    return Poll::Ready(Some(Err(status)));
-                }
-                None => {}
-            }
-            let State::Data(reading) = std::mem::replace(&mut self.state, State::Ended) else {
-                return Poll::Ready(None);
-            };
-            self.state = State::Trailers(reading);
-        }
-        let State::Trailers(reading) = &mut self.state else {
+        let Some(reading) = &mut self.reading else {
             return Poll::Ready(None);
         };
-        let end = match ready!(reading.stream.poll_trailers(cx)) {
-            Ok(trailers) => {
-                reading.call.lease().done();
-                trailers.map(|trailers| reading.check(trailers).map(Frame::trailers))
-            }
-            Err(error) => Some(Err(reading.failed(error))),
-        };
-        self.state = State::Ended;
-        Poll::Ready(end)
+        let frame = ready!(reading.poll_frame(cx));
+        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            self.reading = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Ended)
+        self.reading.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.state {
-            State::Ended => SizeHint::with_exact(0),
-            State::Data(_) | State::Trailers(_) => SizeHint::default(),
-        }
+        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }
 

@@ -6,29 +6,28 @@ use tokio::time::Instant;
 use crate::connection::Connection;
 
 /// Counts what a stream moves in one direction, and marks its connection while that is much.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Meter {
-    connection: Arc<Connection>,
     since: Option<Instant>,
     bytes: u64,
     mark: Option<Mark>,
 }
 
 impl Meter {
-    pub(crate) fn new(connection: &Arc<Connection>) -> Self {
-        Self { connection: Arc::clone(connection), since: None, bytes: 0, mark: None }
-    }
-
-    /// Reads the clock only at the start of each stretch and at its end, not per frame.
-    pub(crate) fn moved(&mut self, bytes: usize) {
+    /// The clock is not read for streams that stay small, and for others at the ends of each stretch only.
+    pub(crate) fn moved(&mut self, bytes: usize, connection: &Arc<Connection>) {
         if self.mark.is_some() {
             return;
         }
-        let since = *self.since.get_or_insert_with(Instant::now);
         self.bytes += bytes as u64;
-        if self.connection.bulk_from() < self.bytes {
+        let much = connection.bulk_from();
+        if self.bytes <= much / 8 {
+            return;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if much < self.bytes {
             if since.elapsed() <= Duration::from_secs(1) {
-                self.mark = Some(Mark::new(&self.connection));
+                self.mark = Some(Mark::new(connection));
             }
             self.since = None;
             self.bytes = 0;

@@ -140,17 +140,18 @@ impl fmt::Display for CallError {
             Cause::Http(status) => {
                 write!(f, "node {node} at {address} answered HTTP {status} without a gRPC status")
             }
+            // Where the peer breaks the protocol or floods us, the source says which.
+            Cause::Http2 { error, .. } if error.is_go_away() && !error.is_remote() => {
+                write!(f, "the connection to node {node} at {address} was given up")
+            }
             Cause::Http2 { lost: Some(lost), .. } => {
                 write!(f, "the connection to node {node} at {address} was lost: {lost}")
             }
             Cause::Http2 { error, .. } if error.is_io() => {
                 write!(f, "the connection to node {node} at {address} was lost")
             }
-            Cause::Http2 { error, .. } if error.is_go_away() && error.is_remote() => {
-                write!(f, "node {node} at {address} closed the connection")
-            }
             Cause::Http2 { error, .. } if error.is_go_away() => {
-                write!(f, "the connection to node {node} at {address} was given up")
+                write!(f, "node {node} at {address} closed the connection")
             }
             Cause::Http2 { error, .. } if error.is_reset() && error.is_remote() => {
                 write!(f, "node {node} at {address} ended the call")

@@ -202,6 +202,7 @@ impl Connection {
         let limit = allowed.min(self.streams);
         if self.limit() != limit {
             self.limit.store(limit, Ordering::Release);
+            self.signals.wake_keeper();
             self.signals.changed();
         }
     }

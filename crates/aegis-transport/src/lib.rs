@@ -10,6 +10,26 @@
 //! It counts as connected when the peer's SETTINGS were read: in TLS 1.3 nothing before that shows that the peer takes our certificate.
 //! A stream is opened only while the peer allows one more, so nothing waits inside HTTP/2 and what was never sent is known exactly.
 //!
+//! ```no_run
+//! # async fn example(tls: aegis_tls::Tls) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use aegis_transport::{Connections, LinkStatus, Settings, Target, Tcp};
+//!
+//! let connections = Connections::new(tls, Arc::new(Tcp::default()), Settings::default());
+//! let target = Target::new("morpheus-1".parse()?, vec!["10.0.0.7:8443".parse()?]);
+//! let link = connections.link(target);
+//! if let LinkStatus::Backoff { error, .. } = link.settled().await {
+//!     return Err(error.into());
+//! }
+//! let morpheus = link.channel(); // for a generated client: `MeshServiceClient::new(morpheus)`
+//! # drop(morpheus);
+//! connections.close(Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it does not do: choose between nodes, retry, replay, set a deadline nobody asked for. `aegis-client` does.
 
 mod backoff;

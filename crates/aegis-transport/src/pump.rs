@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use crate::bulk::Meter;
+use crate::connection::Connection;
 
 /// Moves a request body into its stream, as fast as the peer's windows allow.
 ///
@@ -18,6 +20,7 @@ pub(crate) struct Pump<B> {
     /// What the body has given and the window has not taken yet.
     held: Option<Bytes>,
     meter: Meter,
+    connection: Arc<Connection>,
 }
 
 /// How a pump ended.
@@ -34,8 +37,8 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(crate) fn new(body: B, stream: SendStream<Bytes>, meter: Meter) -> Self {
-        Self { body, stream, held: None, meter }
+    pub(crate) fn new(body: B, stream: SendStream<Bytes>, connection: Arc<Connection>) -> Self {
+        Self { body, stream, held: None, meter: Meter::default(), connection }
     }
 
     /// Takes a frame that the body gave earlier.
@@ -90,7 +93,7 @@ where
                 return window.map(|_| false);
             };
             let piece = data.split_to(window.min(data.len()));
-            self.meter.moved(piece.len());
+            self.meter.moved(piece.len(), &self.connection);
             let last = data.is_empty() && self.body.is_end_stream();
             if self.stream.send_data(piece, last).is_err() || last {
                 return Poll::Ready(false);

@@ -12,7 +12,6 @@ use http::StatusCode;
 use http_body::Body;
 
 use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
-use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
 use crate::head::split;
 use crate::lease::Lease;
@@ -25,7 +24,7 @@ use crate::task::OwnedTask;
 /// It counts as in flight until the response has ended, so nothing ever waits inside HTTP/2:
 /// what fails while waiting was never sent.
 #[derive(Debug)]
-#[must_use = "a slot that is not used is in nobody's use, but taken"]
+#[must_use = "a slot that is kept without use is one that others lack"]
 pub struct Slot {
     lease: Lease,
 }
@@ -84,7 +83,7 @@ impl Slot {
         // A handle that lives on would keep an unused connection open.
         drop(sender);
         lease.opened();
-        let mut pump = start.go_on(body, stream, || Meter::new(connection));
+        let mut pump = start.go_on(body, stream, connection);
         let response = answer(response, &mut pump).await.map_err(|cause| match cause {
             Cause::Http2 { error, .. } => {
                 // It has ended by itself.

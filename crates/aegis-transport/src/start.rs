@@ -1,12 +1,13 @@
 use std::error::Error;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::SendStream;
 use http_body::{Body, Frame};
 
-use crate::bulk::Meter;
+use crate::connection::Connection;
 use crate::pump::{Pump, body_error};
 
 /// Up to so many bytes a first frame is queued together with the head, before the window is asked for.
@@ -62,7 +63,7 @@ impl Start {
         self,
         body: B,
         mut stream: SendStream<Bytes>,
-        meter: impl FnOnce() -> Meter,
+        connection: &Arc<Connection>,
     ) -> Option<Pump<B>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -77,14 +78,14 @@ impl Start {
             }
             Self::Some(data, second) => {
                 drop(stream.send_data(data, false));
-                let pump = Pump::new(body, stream, meter());
+                let pump = Pump::new(body, stream, Arc::clone(connection));
                 match second {
                     Some(frame) => pump.with(frame).ok(),
                     None => Some(pump),
                 }
             }
-            Self::First(frame) => Pump::new(body, stream, meter()).with(frame).ok(),
-            Self::Later => Some(Pump::new(body, stream, meter())),
+            Self::First(frame) => Pump::new(body, stream, Arc::clone(connection)).with(frame).ok(),
+            Self::Later => Some(Pump::new(body, stream, Arc::clone(connection))),
         }
     }
 }

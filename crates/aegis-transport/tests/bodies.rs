@@ -204,14 +204,54 @@ async fn a_dropped_response_ends_the_request_too() {
 #[tokio::test]
 async fn a_server_may_end_before_the_request_has() {
     let (_client, _server, link, mut raw) = start(10).await;
-    let (feed, body) = chunks();
-    let sent = tokio::spawn(slot(&link).await.send(request(body)));
+    // Some say besides that they want no more of the request.
+    for says_so in [false, true] {
+        let (feed, body) = chunks();
+        let sent = tokio::spawn(slot(&link).await.send(request(body)));
+        let stream = raw.opened().await;
+        raw.head(stream).await;
+        raw.data(stream, b"enough").await;
+        raw.trailers(stream).await;
+        if says_so {
+            raw.reset(stream, 0).await;
+        }
+        feed.send(Ok(Frame::data("more".into()))).unwrap();
+        let (data, trailers) = collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
+        assert_eq!(data, b"enough");
+        assert_eq!(trailers.unwrap()["grpc-status"], "0");
+        feed.closed().await;
+        if !says_so {
+            raw.next(Kind::Reset).await;
+        }
+        eventually(|| (link.in_flight() == 0).then_some(())).await;
+    }
+    assert_eq!(link.counters().cancelled, 0);
+}
+
+#[tokio::test]
+async fn a_monstrous_header_list_is_an_error_and_the_next_call_goes_through() {
+    let (_client, server, link, mut raw) = start(10).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
+    let stream = raw.opened().await;
+    raw.head(stream).await;
+    let long = (0..900).flat_map(|_| field("x-long", &"v".repeat(100))).collect::<Vec<_>>();
+    let pieces = long.chunks(16_000).collect::<Vec<_>>();
+    raw.headers(stream, 1, pieces[0]).await;
+    for piece in &pieces[1..] {
+        raw.send(Kind::Continuation, 0, stream, piece).await;
+    }
+    raw.send(Kind::Continuation, 4, stream, &field("grpc-status", "13")).await;
+    let body = sent.await.unwrap().unwrap().into_body();
+    let status =
+        tokio::time::timeout(Duration::from_secs(2), collect(body)).await.unwrap().unwrap_err();
+    // h2 gives the whole connection up; the error says so and why.
+    assert!(status.message().contains("given up"), "{status}");
+    assert!(status.message().contains("too_many_continuations"), "{status}");
+    let mut raw = server.greeted(10).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
     let stream = raw.opened().await;
     raw.answer(stream).await;
-    let (_, trailers) = collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
-    assert_eq!(trailers.unwrap()["grpc-status"], "0");
-    feed.closed().await;
-    raw.next(Kind::Reset).await;
+    collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
 }
 
 #[tokio::test]

@@ -78,6 +78,21 @@ async fn a_call_on_a_connection_that_was_idle_finds_out_as_soon() {
 }
 
 #[tokio::test]
+async fn a_stopped_provider_gets_no_new_call_after_two_seconds() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::new(&ca);
+    let link = client.link(&server);
+    let _raw = server.greeted(100).await;
+    let slot = slot(&link).await;
+    let start = Instant::now();
+    let _sent = tokio::spawn(slot.send(request(full("x"))));
+    eventually(|| (link.try_acquire().err() == Some(Unavailable::Stalled)).then_some(())).await;
+    let took = start.elapsed();
+    assert!(Duration::from_millis(1_900) < took && took < Duration::from_secs(3), "{took:?}");
+}
+
+#[tokio::test]
 async fn a_peer_that_stays_silent_is_closed_and_the_reason_told() {
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
