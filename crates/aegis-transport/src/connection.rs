@@ -147,8 +147,9 @@ impl Connection {
         Some(lease)
     }
 
+    /// A handle to open one stream; `None` once that would be refused.
     pub(crate) fn sender(&self) -> Option<SendRequest<Bytes>> {
-        self.sender.load().as_deref().cloned()
+        if self.is_open() { self.sender.load().as_deref().cloned() } else { None }
     }
 
     /// Keeps new streams away.

@@ -61,7 +61,7 @@ impl Network for Tcp {
             for address in resolve(&address).await? {
                 match TcpStream::connect(address).await {
                     Ok(stream) => {
-                        stream.set_nodelay(true)?;
+                        set_nodelay(&stream);
                         return Ok(Box::new(stream) as BoxIo);
                     }
                     Err(error) => last = Some(error),
@@ -110,7 +110,7 @@ impl Listener for TcpListener {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<BoxIo>> {
         Box::pin(async move {
             let (stream, _) = Self::accept(self).await?;
-            stream.set_nodelay(true)?;
+            set_nodelay(&stream);
             Ok(Box::new(stream) as BoxIo)
         })
     }
@@ -125,6 +125,13 @@ async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
         // No resolver, and no blocking thread, for what is an address already.
         Some(ip) => Ok(vec![SocketAddr::new(ip, address.port())]),
         None => Ok(lookup_host((address.host(), address.port())).await?.collect()),
+    }
+}
+
+/// A socket that is broken already says so at its first read; it must not look like a failure to accept.
+fn set_nodelay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
 }
 

@@ -68,13 +68,14 @@ impl Slot {
         let lease = self.lease;
         let connection = &lease.connection;
         let fail = |cause| CallError::new(&connection.node, &connection.address, cause);
+        // Before the body is touched: a caller can send it again only as long as nobody has.
+        let Some(mut sender) = connection.sender() else {
+            return Err(fail(Cause::SlotLost));
+        };
         let (head, mut body) = split(request, connection);
         let start = poll_fn(|cx| Poll::Ready(Start::of(&mut body, cx)))
             .await
             .map_err(|status| fail(Cause::RequestBody(status)))?;
-        let Some(mut sender) = connection.sender() else {
-            return Err(fail(Cause::SlotLost));
-        };
         let whole = matches!(start, Start::Empty);
         let (response, stream) = match sender.send_request(head, whole) {
             Ok(streams) => streams,

@@ -209,7 +209,10 @@ async fn a_node_that_restarts_is_dialled_again_soon() {
 async fn a_server_that_drops_every_connection_is_not_dialled_in_a_loop() {
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
-    let client = Client::with(&ca, |it| it.backoff.redial = Duration::from_millis(10));
+    let client = Client::with(&ca, |it| {
+        it.backoff.redial = Duration::from_millis(10);
+        it.backoff.steady = Duration::from_secs(60);
+    });
     let link = client.link(&server);
     for connected in 1..=3 {
         let raw = server.greeted(10).await;
