@@ -160,6 +160,12 @@ impl Member {
         self.shared.watchers.close();
     }
 
+    /// Ends the tasks and the streams, as a crash would: the record stays until its time is over.
+    pub fn stop(&self) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.release_observers();
+    }
+
     /// Says goodbye, waits like [`set_state`](Self::set_state), and ends the streams of those that follow this node.
     ///
     /// The goodbye is kept by all until the record's time is over, so that no late message brings the node back.

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 const STICKY: usize = 8;
 /// How often one of them is replaced.
 const REPLACE_EVERY: Duration = Duration::from_secs(30);
+/// Fruitless syncs in a row that are put up with.
+const FRUITLESS: u32 = 5;
 /// Links that are held for gossip alone.
 const LINKS: usize = 64;
 /// For how long an unused link is held.
@@ -45,7 +47,10 @@ struct Peer {
     trouble: Option<Trouble>,
     /// The record that this trouble is about; another one is worth a new try.
     incarnation: (u64, u64),
-    busy: bool,
+    /// Syncs in a row that ended with different directories and brought nothing.
+    fruitless: u32,
+    /// Exchanges that run.
+    running: usize,
 }
 
 /// A peer that did not answer, or with whom a sync leads to nothing.
@@ -75,18 +80,31 @@ impl Peers {
             Some(chosen) if live.is_empty() || fastrand::f64() < probability => *chosen,
             _ => state.choose_sticky(&live, now)?,
         };
-        self.occupy(&mut state, chosen, now)
+        if state.is_running(chosen.node_id()) {
+            return None;
+        }
+        Some(self.occupy(&mut state, chosen, now))
     }
 
     /// Chooses up to `count` live peers at random, those that are connected first.
+    ///
+    /// Also those with whom a sync is under way: it may have begun before the news.
     pub(crate) fn choose_many(&self, snapshot: &Snapshot, count: usize) -> Vec<Chosen<'_>> {
         let now = Instant::now();
         let mut state = self.lock();
+        let strangers = state.strangers(snapshot);
         let (mut live, _) = state.split(self.candidates(snapshot), now);
         fastrand::shuffle(&mut live);
         live.sort_by_key(|node| !state.is_connected(node.node_id()));
         live.truncate(count);
-        live.into_iter().filter_map(|node| self.occupy(&mut state, node, now)).collect()
+        let live: Vec<_> =
+            live.into_iter().map(|node| self.occupy(&mut state, node, now)).collect();
+        strangers
+            .into_iter()
+            .map(|link| self.hold(&mut state, link))
+            .chain(live)
+            .take(count)
+            .collect()
     }
 
     /// Keeps a link that was made without knowing to whom it would lead.
@@ -106,22 +124,25 @@ impl Peers {
         snapshot.nodes().iter().filter(is_peer).collect()
     }
 
-    fn occupy(&self, state: &mut State, node: &NodeEntry, now: Instant) -> Option<Chosen<'_>> {
+    fn occupy(&self, state: &mut State, node: &NodeEntry, now: Instant) -> Chosen<'_> {
         let id = node.node_id();
         if LINKS <= state.peers.len() && !state.peers.contains_key(id) {
             state.forget_oldest();
         }
         let peer = state.peers.entry(id.clone()).or_default();
-        if peer.busy {
-            return None;
-        }
-        peer.busy = true;
         peer.used_at = Some(now);
         peer.incarnation = (node.incarnation(), node.revision());
         // Also where a link exists: the record may say another address than the last one, or the seed.
         let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
         peer.link = Some(link.clone());
-        Some(Chosen { peers: self, link })
+        self.hold(state, link)
+    }
+
+    fn hold(&self, state: &mut State, link: Link) -> Chosen<'_> {
+        if let Some(peer) = state.peers.get_mut(link.node_id()) {
+            peer.running += 1;
+        }
+        Chosen { peers: self, link }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -143,9 +164,19 @@ impl State {
         })
     }
 
+    /// Peers that we reached at a seed and whose record has not come yet.
+    fn strangers(&self, snapshot: &Snapshot) -> Vec<Link> {
+        let unknown = self.peers.iter().filter(|(id, _)| snapshot.node(id).is_none());
+        unknown.filter_map(|(_, peer)| peer.link.clone()).collect()
+    }
+
     fn is_due(&self, id: &NodeId, now: Instant) -> bool {
         let trouble = self.peers.get(id).and_then(|peer| peer.trouble);
         trouble.is_none_or(|trouble| trouble.retry_at <= now)
+    }
+
+    fn is_running(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| 0 < peer.running)
     }
 
     fn is_connected(&self, id: &NodeId) -> bool {
@@ -187,7 +218,7 @@ impl State {
         let sticky = std::mem::take(&mut self.sticky);
         self.peers.retain(|id, peer| {
             let unused = peer.used_at.is_none_or(|at| IDLE < now - at);
-            if unused && !peer.busy && !sticky.contains(id) {
+            if unused && peer.running == 0 && !sticky.contains(id) {
                 peer.link = None;
             }
             peer.link.is_some() || peer.trouble.is_some()
@@ -196,7 +227,7 @@ impl State {
     }
 
     fn forget_oldest(&mut self) {
-        let idle = self.peers.iter().filter(|(_, peer)| !peer.busy);
+        let idle = self.peers.iter().filter(|(_, peer)| peer.running == 0);
         let oldest = idle.min_by_key(|(_, peer)| peer.used_at).map(|(id, _)| id.clone());
         if let Some(oldest) = oldest {
             self.peers.remove(&oldest);
@@ -204,7 +235,7 @@ impl State {
     }
 }
 
-/// A peer that is being synced with; nobody else syncs with it meanwhile.
+/// A peer that is being synced with.
 #[derive(Debug)]
 pub(crate) struct Chosen<'a> {
     peers: &'a Peers,
@@ -215,6 +246,22 @@ impl Chosen<'_> {
     pub(crate) fn succeeded(&self) {
         if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
             peer.trouble = None;
+            peer.fruitless = 0;
+        }
+    }
+
+    /// Puts a peer off with which the directory does not get equal time and again: one refuses what the other holds.
+    ///
+    /// Once means little: something may have changed meanwhile.
+    pub(crate) fn was_fruitless(&self) {
+        let put_off = {
+            let mut state = self.peers.lock();
+            let Some(peer) = state.peers.get_mut(self.link.node_id()) else { return };
+            peer.fruitless = peer.fruitless.saturating_add(1);
+            FRUITLESS < peer.fruitless
+        };
+        if put_off {
+            self.failed();
         }
     }
 
@@ -235,7 +282,7 @@ impl Chosen<'_> {
 impl Drop for Chosen<'_> {
     fn drop(&mut self) {
         if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
-            peer.busy = false;
+            peer.running = peer.running.saturating_sub(1);
         }
     }
 }

@@ -95,10 +95,12 @@ pub(crate) async fn sync(shared: Arc<Shared>) {
 
 async fn sync_with(shared: &Shared, peer: &Chosen<'_>) {
     match exchange(&shared.core, &peer.link, None).await {
-        // A peer with which nothing gets equal is not asked every second.
-        Ok(synced) if !synced.equal && synced.news == 0 => peer.failed(),
-        Ok(_) => {
-            peer.succeeded();
+        Ok(synced) => {
+            if synced.equal || 0 < synced.news {
+                peer.succeeded();
+            } else {
+                peer.was_fruitless();
+            }
             shared.core.set_sync_state(SyncState::Complete);
         }
         Err(error) => {

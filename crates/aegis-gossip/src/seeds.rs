@@ -13,12 +13,22 @@ use crate::inbox::chain;
 /// in any order and the last one should not be waited for much longer than it takes.
 pub(crate) const RETRY_GROWTH: f64 = 1.25;
 
-/// Finds out who listens at an address.
+/// Connects to whoever listens at an address.
 pub(crate) async fn dial(core: &Core, address: &Address) -> Result<Link, SyncError> {
-    core.connections.dial_seed(address).await.map_err(|error| match error {
+    let link = core.connections.dial_seed(address).await.map_err(|error| match error {
         DialError::OwnNode { address } => SyncError::OwnNode { address },
         error => SyncError::Unreachable { address: address.clone(), source: Arc::new(error) },
-    })
+    })?;
+    // A node that was in backoff stays so until its keeper has taken the connection over, and a call would fail at once.
+    let mut changes = link.changes();
+    let taken_over = async {
+        while !link.is_connected() {
+            changes.changed().await;
+        }
+    };
+    // If it is not, the call says why.
+    drop(tokio::time::timeout(core.settings.call_timeout, taken_over).await);
+    Ok(link)
 }
 
 /// What became of the seeds so far.

@@ -1,0 +1,12 @@
+//! Tests of aegis-gossip through its public API over real mTLS, one module per story.
+
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod joining;
+#[cfg(test)]
+mod leaving;
+#[cfg(test)]
+mod mesh;
+#[cfg(test)]
+mod observing;
