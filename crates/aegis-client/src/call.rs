@@ -70,8 +70,9 @@ impl Call {
         }
         let outcome = tokio::select! {
             biased;
-            outcome = Attempts::new(&self, &stage).run() => outcome,
+            // Time first: a call must not take, when its own time is over, the slot of one that ends with it.
             status = self.expired(&stage) => Err(status),
+            outcome = Attempts::new(&self, &stage).run() => outcome,
         };
         match outcome {
             Ok(answer) => {

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,15 +39,21 @@ impl ServicePool {
 
     /// The pool of a node: it shares the node's directory, connections and certificate.
     ///
-    /// Closing it leaves them open. To be called inside a tokio runtime.
+    /// `follower` is what keeps the directory up to date: it lives as long as the pool, also where the node is dropped
+    /// before. Closing the pool leaves directory and connections open. To be called inside a tokio runtime.
     #[doc(hidden)]
-    pub fn for_node(directory: Directory, connections: Connections, tls: Tls) -> Self {
+    pub fn for_node(
+        directory: Directory,
+        connections: Connections,
+        tls: Tls,
+        follower: Arc<dyn Any + Send + Sync>,
+    ) -> Self {
         Self::start(
             directory,
             connections,
             tls,
             ResponseLimit::Default,
-            Source::Node,
+            Source::Node(follower),
             Handle::current(),
         )
     }
@@ -110,8 +117,10 @@ impl fmt::Debug for ServicePool {
 /// Where a pool's directory comes from, and with it what the pool owns.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The node owns directory and connections.
-    Node,
+    /// The node's, with what follows the mesh for it.
+    Node(
+        #[expect(dead_code, reason = "keeps the directory up to date")] Arc<dyn Any + Send + Sync>,
+    ),
     /// Until the pool is closed.
     Observer(Mutex<Option<Observer>>),
     Fixed,
@@ -212,7 +221,7 @@ impl Shared {
             idle.await;
         }
         match &self.source {
-            Source::Node => return,
+            Source::Node(_) => return,
             Source::Observer(observer) => {
                 // It holds a stream open for as long as it lives.
                 drop(observer.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -7,7 +7,9 @@ use aegis_proto::identity::v1::SubscribeSessionEventsRequest;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_testing::eventually;
 use tonic::{Code, Request};
+use tower_service::Service as _;
 
+use crate::bodies::{Pieces, upload};
 use crate::mesh::{IDENTITY, Mesh, PATIENCE, assert_status, call, identity, request, send, timed};
 use crate::provider::{Act, Provider};
 
@@ -214,4 +216,38 @@ async fn a_call_that_never_gets_a_stream_says_so() {
         .collect();
     assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
     assert!(codes.contains(&Code::DeadlineExceeded), "{codes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_waits_for_a_stream_ends_by_its_deadline() {
+    let mesh = Mesh::new();
+    let provider = Provider::with_streams(&mesh, "narrow", 1).await;
+    provider.always(Act::Hang);
+    let (_pool, client) = mesh.connected(&[&provider]).await;
+    let calls = (0..8).map(|_| send(&client, timed(SHORT)));
+    let outcomes = futures_util::future::join_all(calls).await;
+    let statuses: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap_err()).collect();
+    assert!(statuses.iter().all(|it| it.code() == Code::DeadlineExceeded), "{statuses:?}");
+    assert!(statuses.iter().any(|it| it.message().contains("waited for a stream")), "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_piece_of_the_request_restarts_the_response_limit() {
+    let mesh = Mesh::new();
+    let provider = Provider::start(&mesh, "a").await;
+    let pool = mesh.pool(&[&provider]);
+    let mut channel = pool.channel(IDENTITY).response_limit(SHORT);
+    channel.wait_ready(1, PATIENCE).await.unwrap();
+    let pieces = Pieces::new(&[10; 5], false).every(SHORT / 2);
+    let began = Instant::now();
+    channel.call(upload(pieces)).await.unwrap();
+    assert!(SHORT * 2 < began.elapsed());
+    // A piece that does not come ends it.
+    let pieces = Pieces::new(&[10; 5], false).every(SHORT * 2);
+    let status = channel.call(upload(pieces)).await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, &["response_limit of 200ms"]);
+    // So does a window that does not open.
+    provider.always(Act::Ignore);
+    let status = channel.call(upload(Pieces::new(&[100_000; 50], false))).await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, &["response_limit of 200ms"]);
 }

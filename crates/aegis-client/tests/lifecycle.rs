@@ -85,3 +85,36 @@ async fn a_stream_outlives_its_client() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_grow_old_cost_no_call_while_a_stream_is_open() {
+    const AGE: Duration = Duration::from_millis(600);
+    let mesh = Mesh::new();
+    let provider = Provider::start(&mesh, "a").await;
+    provider.max_age(AGE);
+    let (_pool, client) = mesh.connected(&[&provider]).await;
+    provider.once(Act::Stream);
+    let subscribe = SubscribeSessionEventsRequest::default();
+    let stream = client.get().unwrap().subscribe_session_events(subscribe).await.unwrap();
+    let mut stream = stream.into_inner();
+    let end = tokio::time::Instant::now() + AGE * 5;
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                while tokio::time::Instant::now() < end {
+                    call(&client).await?;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Ok::<_, tonic::Status>(())
+            })
+        })
+        .collect();
+    while tokio::time::Instant::now() < end {
+        stream.message().await.unwrap().expect("the stream goes on");
+    }
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert!(4 <= provider.connections(), "{} connections", provider.connections());
+}

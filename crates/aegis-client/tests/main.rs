@@ -1,10 +1,7 @@
 //! Tests of aegis-client through its public API, one module per story.
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail as tests do"
-)]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bodies;
 mod mesh;
 mod provider;
 mod raw;
@@ -17,4 +14,6 @@ mod lifecycle;
 mod moves;
 mod pinning;
 mod replaying;
+mod requests;
+mod seeds;
 mod waiting;

@@ -29,6 +29,8 @@ pub(crate) enum Act {
     Hang,
     /// Reads so many bytes of it, and resets the stream with `REFUSED_STREAM`.
     RefuseAfter(usize),
+    /// Never reads its body, nor answers.
+    Ignore,
     /// Begins an answer that never ends: a message every 10 ms.
     Stream,
     /// Says that it does not serve the service any more.
@@ -61,6 +63,7 @@ struct State {
     bytes: AtomicUsize,
     reset: AtomicUsize,
     settings: Mutex<h2::server::Builder>,
+    max_age: Mutex<Duration>,
 }
 
 impl Provider {
@@ -93,6 +96,7 @@ impl Provider {
             bytes: AtomicUsize::new(0),
             reset: AtomicUsize::new(0),
             settings: Mutex::new(h2::server::Builder::new()),
+            max_age: Mutex::new(Duration::from_secs(3_600)),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, tls, Arc::clone(&state)));
@@ -107,6 +111,11 @@ impl Provider {
     /// What it does with the next request that has no act yet.
     pub(crate) fn once(&self, act: Act) {
         self.state.next.lock().unwrap().push_back(act);
+    }
+
+    /// Drains each new connection after so long.
+    pub(crate) fn max_age(&self, age: Duration) {
+        *self.state.max_age.lock().unwrap() = age;
     }
 
     /// How many requests arrived.
@@ -171,7 +180,19 @@ async fn serve(io: TcpStream, tls: Tls, state: Arc<State>) {
     state.open.fetch_add(1, Ordering::SeqCst);
     let _open = Open(Arc::clone(&state));
     let mut handlers = JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
+    let max_age = *state.max_age.lock().unwrap();
+    let mut aged = std::pin::pin!(tokio::time::sleep(max_age));
+    let mut draining = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = &mut aged, if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        let Some(Ok((request, respond))) = accepted else { break };
         let (head, body) = request.into_parts();
         state.requests.fetch_add(1, Ordering::SeqCst);
         state.headers.lock().unwrap().push(head.headers);
@@ -230,6 +251,11 @@ async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, st
                 drop(body.flow_control().release_capacity(data.len()));
             }
             respond.send_reset(Reason::REFUSED_STREAM);
+        }
+        Act::Ignore => {
+            let _unread = body;
+            drop(std::future::poll_fn(|cx| respond.poll_reset(cx)).await);
+            state.reset.fetch_add(1, Ordering::SeqCst);
         }
         Act::Stream => {
             let mut send = respond.send_response(head(None), false).unwrap();

@@ -1,41 +1,13 @@
 //! How much of a request can be sent again.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use http_body::Frame;
-use tonic::body::Body;
-use tonic::{Code, Status};
+use tonic::Code;
 use tower_service::Service as _;
 
+use crate::bodies::{Pieces, upload};
 use crate::mesh::{IDENTITY, Mesh, PATIENCE};
 use crate::provider::{Act, Provider};
 
 const KEPT: usize = 64 * 1024;
-
-/// Gives its pieces, then ends or stays open.
-struct Pieces {
-    pieces: VecDeque<Bytes>,
-    open: bool,
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.pieces.pop_front() {
-            Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
-            None if self.open => Poll::Pending,
-            None => Poll::Ready(None),
-        }
-    }
-}
 
 /// Sends a body that the first attempt's provider refuses, and says whether the second one got it whole.
 async fn check(sizes: &[usize], open: bool, replayed: bool) {
@@ -47,11 +19,7 @@ async fn check(sizes: &[usize], open: bool, replayed: bool) {
     provider.once(Act::RefuseAfter(sizes.iter().sum::<usize>().min(KEPT + 1)));
     let answer = if open { Act::Stream } else { Act::Answer };
     provider.always(answer);
-    let pieces = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
-    let request = http::Request::post("/aegis.identity.v1.IdentityService/ValidateSession")
-        .body(Body::new(Pieces { pieces, open }))
-        .unwrap();
-    match channel.call(request).await {
+    match channel.call(upload(Pieces::new(sizes, open))).await {
         Ok(_) => assert!(replayed, "{sizes:?} was sent again"),
         Err(status) => {
             assert!(!replayed, "{sizes:?} was not sent again: {status}");
