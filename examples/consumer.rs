@@ -109,7 +109,9 @@ async fn settle(identity: &Client) {
     while start.elapsed() < READY {
         let now = identity.explain();
         let open = |verdict: &Verdict| matches!(verdict, Verdict::Connecting { failures: 0 });
-        if now.sync != SyncState::Pending && !now.candidates.iter().any(|candidate| open(&candidate.verdict)) {
+        if now.sync != SyncState::Pending
+            && !now.candidates.iter().any(|candidate| open(&candidate.verdict))
+        {
             return;
         }
         sleep(Duration::from_millis(10)).await;
@@ -154,7 +156,10 @@ struct Outgoing {
 async fn load(identity: &Client, options: &Options) -> Report {
     let start = Instant::now();
     let end = options.duration.map(|duration| start + duration);
-    let calls = options.calls.unwrap_or(if options.duration.is_some() { u64::MAX } else { 1 });
+    let calls = options.calls.unwrap_or(match options.duration {
+        Some(_) => u64::MAX,
+        None => 1,
+    });
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..options.concurrency.max(1) {

@@ -1,5 +1,13 @@
 //! The examples as a user runs them: real processes, real sockets, real signals.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, end a test this way"
+)]
+
 mod foreign;
 mod process;
 mod processes;
+mod tour;

@@ -9,24 +9,24 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 /// The built example of a name; `cargo test` builds all of them.
-pub fn example(name: &str) -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).unwrap().join("examples").join(name)
 }
 
 /// A provider process; killed when dropped.
-pub struct Provider {
+pub(crate) struct Provider {
     child: Child,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Provider {
     /// Starts a provider on a port of its own, or on a given address, and waits until it listens.
-    pub fn start(id: &str, cert_dir: &Path, join: &[&str], more: &[&str]) -> Self {
+    pub(crate) fn start(id: &str, cert_dir: &Path, join: &[&str], more: &[&str]) -> Self {
         Self::begin(id, "127.0.0.1:0", cert_dir, join, more).listening()
     }
 
-    pub fn start_at(
+    pub(crate) fn start_at(
         id: &str,
         address: &str,
         cert_dir: &Path,
@@ -37,7 +37,13 @@ impl Provider {
     }
 
     /// Starts a provider without waiting.
-    pub fn begin(id: &str, address: &str, cert_dir: &Path, join: &[&str], more: &[&str]) -> Self {
+    pub(crate) fn begin(
+        id: &str,
+        address: &str,
+        cert_dir: &Path,
+        join: &[&str],
+        more: &[&str],
+    ) -> Self {
         let mut command = Command::new(example("provider"));
         command
             .args(["--id", id, "--type", "identity-server", "--address", address, "--cert-dir"])
@@ -50,7 +56,7 @@ impl Provider {
     }
 
     /// Waits for the line that says it listens.
-    pub fn listening(mut self) -> Self {
+    pub(crate) fn listening(mut self) -> Self {
         let mut line = String::new();
         BufReader::new(self.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let words: Vec<_> = line.split_whitespace().collect();
@@ -61,17 +67,17 @@ impl Provider {
         self
     }
 
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
     /// Waits for the process to end.
-    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, limit: Duration) -> ExitStatus {
         wait(&mut self.child, limit)
     }
 
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -87,24 +93,23 @@ impl Drop for Provider {
 
 /// What a consumer reports.
 #[derive(Debug, Deserialize)]
-pub struct Report {
-    pub calls: u64,
-    pub ok: u64,
-    pub failed: BTreeMap<String, u64>,
-    pub by_provider: BTreeMap<String, u64>,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub last_ok_ms: f64,
-    pub last_failed_ms: f64,
+pub(crate) struct Report {
+    pub(crate) calls: u64,
+    pub(crate) ok: u64,
+    pub(crate) failed: BTreeMap<String, u64>,
+    pub(crate) by_provider: BTreeMap<String, u64>,
+    pub(crate) p99_ms: f64,
+    pub(crate) last_failed_ms: f64,
+    /// Only where a call failed.
     #[serde(default)]
-    pub errors: BTreeMap<String, String>,
+    pub(crate) errors: BTreeMap<String, String>,
 }
 
 /// A consumer process; killed when dropped.
-pub struct Consumer(Child);
+pub(crate) struct Consumer(Child);
 
 impl Consumer {
-    pub fn start(cert_dir: &Path, join: &str, more: &[&str]) -> Self {
+    pub(crate) fn start(cert_dir: &Path, join: &str, more: &[&str]) -> Self {
         let mut command = Command::new(example("consumer"));
         command
             .args(["--id", "vicky-1", "--type", "storage", "--join", join, "--json", "--cert-dir"])
@@ -113,7 +118,7 @@ impl Consumer {
     }
 
     /// Waits for the report.
-    pub fn report(mut self, limit: Duration) -> Report {
+    pub(crate) fn report(mut self, limit: Duration) -> Report {
         let mut stdout = self.0.stdout.take().unwrap();
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
@@ -133,7 +138,7 @@ impl Consumer {
     }
 
     /// Starts a consumer and waits for its report.
-    pub fn run(cert_dir: &Path, join: &str, more: &[&str]) -> Report {
+    pub(crate) fn run(cert_dir: &Path, join: &str, more: &[&str]) -> Report {
         Self::start(cert_dir, join, more).report(Duration::from_secs(60))
     }
 }

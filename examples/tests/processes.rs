@@ -159,8 +159,8 @@ fn processes_that_start_together_in_an_empty_directory_share_one_ca() {
             };
             Provider::begin(&format!("node-{number}"), address, dir.path(), &join, &[])
         };
-        let begun: Vec<_> = (0..16).map(begin).collect();
-        let _nodes: Vec<_> = begun.into_iter().map(Provider::listening).collect();
+        let starting: Vec<_> = (0..16).map(begin).collect();
+        let _nodes: Vec<_> = starting.into_iter().map(Provider::listening).collect();
         // Each has joined the first over mutual TLS and answers the consumer: with a CA of its own it could do neither.
         let report = Consumer::run(dir.path(), &first, &["--wait-for", "16", "--calls", "160"]);
         check_all_ok(&report);

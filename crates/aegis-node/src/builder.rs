@@ -306,7 +306,7 @@ impl NodeBuilder {
             for name in names {
                 match routes.get_mut(name) {
                     Some(Route { infos: Some(infos), .. }) if !infos.contains(info) => {
-                        infos.push(info.clone())
+                        infos.push(info.clone());
                     }
                     Some(_) => {}
                     None => mistakes.push(BuildError::Advertised {

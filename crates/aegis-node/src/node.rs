@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -55,15 +56,35 @@ struct Inner {
     parts: Parts,
     about: Arc<About>,
     connections: Connections,
-    member: Arc<Member>,
+    view: Arc<View>,
     health: Health,
     health_service: Handler,
     pool: OnceLock<ServicePool>,
-    view: Mutex<View>,
+}
+
+/// The node's view of the mesh; its pool holds it too, and may outlive the node.
+pub(crate) struct View {
+    member: Member,
+    role: Mutex<Role>,
+}
+
+/// A server's membership: it ends with the server, whoever else holds the view.
+pub(crate) struct Membership(Arc<View>);
+
+impl Membership {
+    pub(crate) fn member(&self) -> &Member {
+        &self.0.member
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.member.stop();
+    }
 }
 
 /// How the node follows the directory.
-enum View {
+enum Role {
     /// Not yet: nobody has asked, and tasks need a runtime.
     Idle,
     /// As a client, without a record of its own.
@@ -86,20 +107,17 @@ impl Node {
         });
         let connections =
             Connections::new(parts.tls.clone(), Arc::clone(&parts.network), Settings::default());
+        let member =
+            Member::new(parts.tls.clone(), connections.clone(), aegis_gossip::Settings::default());
         let (reporter, health_server) = tonic_health::server::health_reporter();
         let health = Health::new(reporter, parts.routes.names());
         Self(Arc::new(Inner {
             about,
-            member: Arc::new(Member::new(
-                parts.tls.clone(),
-                connections.clone(),
-                aegis_gossip::Settings::default(),
-            )),
+            view: Arc::new(View { member, role: Mutex::new(Role::Idle) }),
             connections,
             health,
             health_service: Handler::new(health_server),
             pool: OnceLock::new(),
-            view: Mutex::new(View::Idle),
             parts,
         }))
     }
@@ -129,21 +147,22 @@ impl Node {
         self.observe();
         let pool = self.0.pool.get_or_init(|| {
             ServicePool::for_node(
-                self.0.member.directory(),
+                self.0.view.member.directory(),
                 self.0.connections.clone(),
                 self.0.parts.tls.clone(),
+                Arc::clone(&self.0.view) as Arc<dyn Any + Send + Sync>,
             )
         });
         pool.clone()
     }
 
-    /// The directory of the mesh as this node sees it.
+    /// The directory of the mesh as this node sees it, followed for as long as the node or its pool lives.
     ///
     /// # Panics
     /// Outside a tokio runtime.
     pub fn directory(&self) -> Directory {
         self.observe();
-        self.0.member.directory()
+        self.0.view.member.directory()
     }
 
     /// Single nodes of the mesh, for hands-on use.
@@ -158,9 +177,9 @@ impl Node {
 
     /// Follows the mesh as a client, unless the node does so already or is a member.
     fn observe(&self) {
-        let mut view = self.0.view.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*view, View::Idle) {
-            *view = View::Observer(self.0.member.observe(self.0.parts.seeds.iter().cloned()));
+        let mut role = self.0.view.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*role, Role::Idle) {
+            *role = Role::Observer(self.0.view.member.observe(self.0.parts.seeds.iter().cloned()));
         }
     }
 
@@ -187,13 +206,16 @@ impl Node {
             parts.description.services().iter().cloned(),
         )
         .map_err(|error| StartError::Publish { source: error.into() })?;
-        let mesh =
-            Mesh::new(Arc::clone(&inner.about), inner.member.directory(), inner.health.clone());
+        let mesh = Mesh::new(
+            Arc::clone(&inner.about),
+            inner.view.member.directory(),
+            inner.health.clone(),
+        );
         let mut routes = parts.routes.clone();
         let ours = [
             inner.health_service.clone(),
             Handler::new(MeshServiceServer::new(mesh)),
-            Handler::new(inner.member.service()),
+            Handler::new(inner.view.member.service()),
         ];
         for handler in ours {
             // The builder refused these names to others.
@@ -212,6 +234,7 @@ impl Node {
         let task = acceptor.spawn();
         // Peers may dial as soon as they see the record: the loop accepts already.
         inner
+            .view
             .member
             .start(description, parts.seeds.iter().cloned())
             .map_err(|error| StartError::Publish { source: error.into() })?;
@@ -219,7 +242,7 @@ impl Node {
             task,
             stages,
             counters,
-            member: Arc::clone(&inner.member),
+            membership: Membership(Arc::clone(&inner.view)),
             health: inner.health.clone(),
             drain_timeout: parts.drain_timeout,
         };
@@ -243,12 +266,16 @@ impl Node {
 
     /// Makes this the one start of the node; undone when dropped without [`keep`](Claim::keep).
     fn claim(&self) -> Result<Claim<'_>, StartError> {
-        let mut view = self.0.view.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*view, View::Member) {
+        let mut role = self.0.view.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*role, Role::Member) {
             return Err(StartError::AlreadyStarted { node: self.id().clone() });
         }
-        *view = View::Member;
+        *role = Role::Member;
         Ok(Claim { node: self, kept: false })
+    }
+
+    pub(crate) fn parsed_certificates(&self) -> u64 {
+        self.0.parts.tls.parsed_certificates()
     }
 
     pub(crate) fn connections(&self) -> &Connections {
@@ -270,7 +297,7 @@ impl Claim<'_> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         if !self.kept {
-            *self.node.0.view.lock().unwrap_or_else(PoisonError::into_inner) = View::Idle;
+            *self.node.0.view.role.lock().unwrap_or_else(PoisonError::into_inner) = Role::Idle;
         }
     }
 }

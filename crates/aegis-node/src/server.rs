@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_gossip::{Member, PublishError};
+use aegis_gossip::PublishError;
 use aegis_topology::NodeState;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::accept::Stages;
 use crate::error::ServeError;
 use crate::health::Health;
-use crate::node::Node;
+use crate::node::{Membership, Node};
 use crate::stats::{Counters, ServerStats};
 
 /// How long a drain waits for peers to hear of it, so that they stop picking this node before its connections close.
@@ -33,7 +33,7 @@ pub(crate) struct Serving {
     pub(crate) task: AbortOnDropHandle<()>,
     pub(crate) stages: Stages,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) member: Arc<Member>,
+    pub(crate) membership: Membership,
     pub(crate) health: Health,
     pub(crate) drain_timeout: Duration,
 }
@@ -55,7 +55,7 @@ impl Server {
 
     /// The server's counters.
     pub fn stats(&self) -> ServerStats {
-        self.serving.counters.read()
+        self.serving.counters.read(self.node.parsed_certificates())
     }
 
     /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
@@ -88,10 +88,11 @@ impl Server {
     /// Dropping the future stops the node at once.
     pub async fn shutdown(self) -> Result<(), ServeError> {
         let Self { node, serving, .. } = self;
-        let Serving { mut task, stages, member, health, drain_timeout, .. } = serving;
+        let Serving { mut task, stages, membership, health, drain_timeout, .. } = serving;
         if task.is_finished() {
             return Err(stopped(task.await));
         }
+        let member = membership.member();
         let deadline = Instant::now() + drain_timeout;
         health.set_listening(false).await;
         // Peers that do not hear of it see the connections go away.

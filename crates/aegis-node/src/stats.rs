@@ -19,6 +19,8 @@ pub struct ServerStats {
     pub over_limit: u64,
     /// Calls received.
     pub calls: u64,
+    /// Client certificates read: one for each handshake, whatever the number of calls.
+    pub certificates_parsed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn read(&self) -> ServerStats {
+    pub(crate) fn read(&self, certificates_parsed: u64) -> ServerStats {
         ServerStats {
             connections: self.open.load(Ordering::Relaxed),
             accepted: self.accepted.get(),
@@ -53,6 +55,7 @@ impl Counters {
             evicted: self.evicted.get(),
             over_limit: self.over_limit.get(),
             calls: self.calls.get(),
+            certificates_parsed,
         }
     }
 

@@ -9,8 +9,12 @@ use tonic::Status;
 const MESSAGE: &str = "grpc-message";
 const MARK: &str = "...%20[shortened]";
 
+/// Room for what the header map does not show: the pseudo-header of an answer.
+const SLACK: usize = 64;
+
 /// Cuts `grpc-message`, and if that is not enough replaces the whole status by one of the same code.
 pub(crate) fn trim(headers: &mut HeaderMap, limit: usize) {
+    let limit = limit.saturating_sub(SLACK);
     if size(headers) <= limit {
         return;
     }

@@ -1,1 +1,17 @@
-//! Stories of a whole mesh, one module each.
+//! Stories of a whole mesh through the public API, over real mutual TLS and HTTP/2, one module each.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, end a test this way"
+)]
+
+mod age;
+mod builder;
+mod discovery;
+mod handlers;
+mod identity;
+mod lifecycle;
+mod service;
+mod unread;

@@ -1,0 +1,144 @@
+//! What `build()` and `start()` refuse.
+
+use aegis::node::{BuildError, StartError};
+use aegis::{Node, NodeBuilder, ServiceInfo, TlsOptions};
+use aegis_testing::{TestCa, TestMesh};
+
+use crate::service::{IDENTITY_V1, Identity};
+
+const AUDIT_V1: ServiceInfo = ServiceInfo::from_static("audit", "v1");
+
+/// Each mistake, by its variant.
+#[track_caller]
+fn check(with: impl FnOnce(NodeBuilder) -> NodeBuilder, expected: &[&str]) {
+    let ca = TestCa::new();
+    let builder = Node::builder()
+        .id("a")
+        .node_type("test")
+        .address("127.0.0.1:0")
+        .tls(ca.options("a", "test"));
+    let error = with(builder).build().map(|_| ()).unwrap_err();
+    let found: Vec<_> = error
+        .mistakes()
+        .map(|mistake| format!("{mistake:?}").split([' ', '(']).next().unwrap().to_owned())
+        .collect();
+    assert_eq!(found, expected, "{error}");
+}
+
+#[test]
+fn each_mistake_has_its_reason() {
+    let identity = Identity::new("a");
+    check(|node| node.id("../a"), &["Name"]);
+    check(|node| node.node_type("Type"), &["Name"]);
+    check(|node| node.address("nowhere"), &["Name"]);
+    check(|node| node.join(["nowhere"]), &["Name"]);
+    check(|node| node.name("line\nbreak"), &["Label"]);
+    check(|node| node.address("0.0.0.0:80"), &["Advertise"]);
+    check(|node| node.address("[::]:0"), &["Advertise"]);
+    check(|node| node.address("0.0.0.0:80").advertise_address("0.0.0.0:80"), &["Advertise"]);
+    check(|node| node.advertise(AUDIT_V1, ["audit.Audit"]), &["Advertised"]);
+    check(
+        |node| node.service(IDENTITY_V1, identity.server()).service(AUDIT_V1, identity.server()),
+        &["Duplicate"],
+    );
+    check(|node| node.routes(|routes| routes.add(reserved())), &["Reserved"]);
+}
+
+#[test]
+fn mistakes_are_told_all_at_once() {
+    check(
+        |node| node.id("A").join(["x"]).address("0.0.0.0:1").advertise(AUDIT_V1, ["audit.Audit"]),
+        &["Name", "Name", "Advertise", "Advertised"],
+    );
+    let text = Node::builder().id("A").build().map(|_| ()).unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "2 mistakes; id is not valid: \"A\" is not a valid node id: it must begin and end with a-z or 0-9; \
+         the node has no certificates: name their source with cert_dir or tls"
+    );
+}
+
+#[test]
+fn a_node_needs_an_id_and_certificates() {
+    assert!(matches!(Node::builder().id("a").build(), Err(BuildError::NoTlsConfig)));
+    let ca = TestCa::new();
+    assert!(matches!(Node::builder().tls(ca.options("a", "test")).build(), Err(BuildError::NoId)));
+}
+
+#[test]
+fn a_certificate_of_another_identity_is_refused() {
+    let ca = TestCa::new();
+    for (id, node_type) in [("b", "test"), ("a", "other")] {
+        let error = Node::builder()
+            .id("a")
+            .node_type("test")
+            .tls(ca.options(id, node_type))
+            .build()
+            .map(|_| ())
+            .unwrap_err();
+        assert!(matches!(error, BuildError::Tls { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a-cert.pem");
+    let options =
+        TlsOptions::files(&path, dir.path().join("a-key.pem"), dir.path().join("ca-cert.pem"));
+    let error = Node::builder().id("a").tls(options).build().map(|_| ()).unwrap_err();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    assert!(text.contains(path.to_str().unwrap()), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_listens_once_and_only_where_it_can() {
+    let mesh = TestMesh::loopback();
+    let client = mesh.ca().options("c", "test");
+    let no_address = Node::builder().id("c").node_type("test").tls(client).build().unwrap();
+    assert!(matches!(no_address.start().await, Err(StartError::NoAddress { .. })));
+
+    let server = mesh.serve("a", |node| node).await;
+    assert!(matches!(server.node().start().await, Err(StartError::AlreadyStarted { .. })));
+
+    let taken = mesh.builder("b").address(server.local_addr().to_string()).build().unwrap();
+    let error = taken.start().await.map(|_| ()).unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot listen on {}", server.local_addr()));
+    // The failed start can be tried again.
+    server.shutdown().await.unwrap();
+    taken.start().await.unwrap().shutdown().await.unwrap();
+}
+
+/// A handler that takes one of our own names.
+fn reserved() -> Reserved {
+    Reserved
+}
+
+#[derive(Clone)]
+struct Reserved;
+
+impl tonic::server::NamedService for Reserved {
+    const NAME: &'static str = "aegis.mesh.v1.DirectoryService";
+}
+
+impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Reserved {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new(tonic::body::Body::empty())))
+    }
+}
