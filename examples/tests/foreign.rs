@@ -44,8 +44,8 @@ fn have(program: &str, probe: &mut Command) -> bool {
     assert!(!ci, "CI has to install {program}");
     let test = std::thread::current();
     // Not by a macro, whose output is kept back when the test passes.
-    writeln!(std::io::stderr(), "SKIPPED: {} needs {program}", test.name().unwrap_or_default())
-        .unwrap();
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "SKIPPED: {} needs {program}", test.name().unwrap_or_default()).unwrap();
     false
 }
 

@@ -63,7 +63,7 @@ impl Provider {
         let ["listening", _, address] = words[..] else {
             panic!("expected `listening ID HOST:PORT`, got {line:?}")
         };
-        self.address = address.to_owned();
+        address.clone_into(&mut self.address);
         self
     }
 

@@ -90,7 +90,8 @@ fn a_missing_file_is_named() {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(error) = cause {
-        text += &format!(": {error}");
+        text.push_str(": ");
+        text.push_str(&error.to_string());
         cause = error.source();
     }
     assert!(text.contains(path.to_str().unwrap()), "{text}");

@@ -194,9 +194,9 @@ async fn the_error_of_a_layer_is_a_status() {
     #[derive(Clone)]
     struct Refuse;
     impl<S> tower_layer::Layer<S> for Refuse {
-        type Service = Refuse;
-        fn layer(&self, _: S) -> Refuse {
-            Refuse
+        type Service = Self;
+        fn layer(&self, _: S) -> Self {
+            Self
         }
     }
     impl tonic::codegen::Service<http::Request<tonic::body::Body>> for Refuse {

@@ -3,8 +3,9 @@
 #![expect(
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "helpers of tests, too, end a test this way"
+    reason = "helpers of tests, too, end a test this way; a measurement is printed"
 )]
 
 mod age;

@@ -106,7 +106,7 @@ impl IdentityService for Identity {
         };
         match user.split_once(' ').unwrap_or((&user, "")) {
             ("sleep", millis) => {
-                tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await
+                tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await;
             }
             ("forever", _) => std::future::pending().await,
             ("panic", text) => panic!("{text}"),
