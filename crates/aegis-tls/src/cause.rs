@@ -3,8 +3,8 @@ use std::io;
 
 use rustls::{Error as TlsError, InvalidMessage, PeerIncompatible};
 
-use crate::Refusal;
 use crate::handshake::{Failure, PeerVerifier};
+use crate::{Refusal, Rejection};
 
 /// What went wrong, the same for both directions.
 pub(crate) enum Cause {
@@ -30,6 +30,10 @@ impl Cause {
             TlsError::AlertReceived(alert) => {
                 let refusal = Refusal::new(*alert);
                 if refusal.is_old_tls() { Self::OldTls } else { Self::Refused(refusal) }
+            }
+            // The certificate itself was fine, so this is about the signature that proves its possession.
+            TlsError::InvalidCertificate(_) => {
+                Self::Failure(Failure::Rejected(Rejection::ForeignKey))
             }
             TlsError::NoApplicationProtocol => Self::NoAlpn,
             TlsError::NoCertificatesPresented => Self::NoCertificate,

@@ -47,6 +47,10 @@ pub enum Rejection {
         now: SystemTime,
     },
 
+    /// Whoever showed it does not hold its key: somebody else's certificate was copied.
+    #[error("the peer does not hold the private key of the certificate that it shows")]
+    ForeignKey,
+
     /// It belongs to another trust domain.
     #[error("it belongs to the trust domain {found}, ours is {expected}")]
     ForeignTrustDomain {
@@ -155,6 +159,7 @@ impl Rejection {
             Self::Chain { .. } => "chain",
             Self::CommonName { .. } => "common_name",
             Self::Expired { .. } => "expired",
+            Self::ForeignKey => "foreign_key",
             Self::ForeignTrustDomain { .. } => "foreign_trust_domain",
             Self::Identity { .. } => "identity",
             Self::Malformed { .. } => "malformed",

@@ -212,6 +212,17 @@ fn a_root_outside_its_dates_vouches_for_nobody() {
 }
 
 #[test]
+fn a_copied_certificate_is_worth_nothing_without_its_key() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    let mut copied = ca.issue(PEER, "worker");
+    let own_key = std::mem::replace(&mut copied.key_pem, ca.issue("mouse-1", "worker").key_pem);
+    assert_eq!(verdict(&judge, &copied), Err(Rejection::ForeignKey));
+    copied.key_pem = own_key;
+    assert_eq!(verdict(&judge, &copied), Ok(()));
+}
+
+#[test]
 fn an_intermediate_has_to_be_within_its_dates() {
     let ca = TestCa::new();
     let judge = ca.tls("judge-1", "worker");
