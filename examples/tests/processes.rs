@@ -14,6 +14,7 @@ fn three(cert_dir: &std::path::Path, more: &[&str]) -> [Provider; 3] {
 
 #[track_caller]
 fn check_all_ok(report: &Report) {
+    println!("{report:?}");
     assert_eq!((report.ok, report.failed.len()), (report.calls, 0), "{report:?}");
 }
 
@@ -55,6 +56,7 @@ fn a_killed_provider_costs_only_the_calls_on_its_wire_and_serves_again_after_a_r
     b.kill();
     let _again = Provider::start_at("morpheus-2", &address, dir.path(), &[&a.address], &[]);
     let report = consumer.report(Duration::from_secs(30));
+    println!("{report:?}");
     // At most the calls in flight on the killed node: one for each worker.
     assert!(report.calls - report.ok <= 8, "{report:?}");
     assert!(report.failed.keys().all(|code| code == "UNAVAILABLE"), "{report:?}");
@@ -102,6 +104,7 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
     b.signal("STOP");
     let report = consumer.report(Duration::from_secs(30));
     b.signal("CONT");
+    println!("{report:?}");
     assert!(
         report.failed.keys().all(|code| code == "DEADLINE_EXCEEDED" || code == "UNAVAILABLE"),
         "{report:?}"

@@ -1,4 +1,4 @@
-//! A test CA, a mesh in memory and fault injection for users of aegis.
+//! A test CA with good and bad certificates, and a mesh in memory, for users of aegis.
 //!
 //! ```
 //! let ca = aegis_testing::TestCa::new();

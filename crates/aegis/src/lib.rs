@@ -3,6 +3,77 @@
 //! A process builds a [`Node`]. The node serves its gRPC services over mutual TLS, advertises them in a
 //! versioned directory that all nodes share, and calls other nodes' services by name and version.
 //! Every call is authenticated in both directions by node identity, and the handler knows its [`Caller`].
+//!
+//! ```text
+//!  morpheus-1 ── record: where, what, signed ──┐         ┌── call identity/v1 ──> morpheus-1
+//!  morpheus-2 ── record: where, what, signed ──┤directory├── call identity/v1 ──> morpheus-2
+//!  vicky-1    ── joins one of them ────────────┘         └── each handshake pinned to the node picked
+//! ```
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use aegis::{Caller, Node, ServiceClient, ServiceInfo};
+//! use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
+//! use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+//! use aegis_proto::identity::v1::{GetUserRequest, GetUserResponse};
+//! use tonic::{Request, Response, Status, async_trait};
+//!
+//! // In a const, a bad name does not compile.
+//! const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+//!
+//! struct Morpheus;
+//!
+//! #[async_trait]
+//! impl IdentityService for Morpheus {
+//!     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+//!         let caller = Caller::from_request(&request)?;
+//!         Ok(Response::new(GetUserResponse { name: format!("asked by {}", caller.node_id()), ..Default::default() }))
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let certs = tempfile::tempdir()?;
+//! # let certs = certs.path();
+//! let morpheus = Node::builder()
+//!     .id("morpheus-1")
+//!     .node_type("identity-server")
+//!     .address("127.0.0.1:0")
+//!     .service(IDENTITY_V1, IdentityServiceServer::new(Morpheus)) // advertises and registers
+//!     .cert_dir(certs) // a development CA, made on first use
+//!     .build()?;
+//! let server = morpheus.start().await?; // listening
+//!
+//! let vicky = Node::builder().id("vicky-1").cert_dir(certs).join([server.local_addr().to_string()]).build()?;
+//! let identity = ServiceClient::new(&vicky.pool(), IDENTITY_V1, IdentityServiceClient::new);
+//! identity.wait_ready(1, Duration::from_secs(5)).await?; // optional
+//! let user = identity.get()?.get_user(GetUserRequest::default()).await?;
+//! assert_eq!(user.into_inner().name, "asked by vicky-1");
+//! server.shutdown().await?; // drains: no call is lost
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does not do
+//!
+//! It carries no traffic of programs that are not written against it, issues no certificates for production,
+//! retries no call that may have reached a provider, and installs nothing global: no crypto provider, no tracing
+//! subscriber, no panic hook.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `client` | yes | [`ServicePool`], [`ServiceClient`]: calling, with or without a node |
+//! | `server` | yes | [`Node`], [`Server`], [`Caller`]: serving; includes `client` |
+//! | `dev-ca` | yes | `cert_dir` makes what is missing with a development CA, and `tls::dev` |
+//! | `gzip`, `zstd` | no | tonic's message compression |
+//!
+//! # Stability
+//!
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.88.
+//! Types of tonic, http, bytes, tower and rustls-pki-types are part of the contract; no other foreign type is.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
