@@ -113,8 +113,7 @@ impl Core {
         match merged {
             Merged::Changed => true,
             Merged::Equivocation { changed } => {
-                self.inbox.count_equivocation();
-                tracing::warn!(node = %owner, %from, "a node signed two different records with one number");
+                self.inbox.equivocated(&owner, from, now());
                 changed
             }
             #[cfg(feature = "server")]

@@ -126,17 +126,30 @@ impl Inbox {
         if state.refused.len() < REFUSED {
             state.refused.insert(id, now.saturating_add(REMEMBER));
         }
-        let peer = self.peer(&mut state, from, now);
-        if peer.warned_at.is_none_or(|at| WARN_EVERY <= now.since(at)) {
-            peer.warned_at = Some(now);
+        if self.may_warn(&mut state, from, now) {
             drop(state);
             let error = chain(refusal);
             tracing::warn!(node = %from, %error, "a peer sent a record that is refused");
         }
     }
 
-    pub(crate) fn count_equivocation(&self) {
+    /// Counts an owner that signed two records with one number, and says so in the log once a minute.
+    pub(crate) fn equivocated(&self, owner: &NodeId, from: &NodeId, now: Timestamp) {
         self.equivocations.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.lock();
+        if self.may_warn(&mut state, owner, now) {
+            drop(state);
+            tracing::warn!(node = %owner, %from, "a node signed two different records with one number");
+        }
+    }
+
+    fn may_warn(&self, state: &mut State, node: &NodeId, now: Timestamp) -> bool {
+        let peer = self.peer(state, node, now);
+        let due = peer.warned_at.is_none_or(|at| WARN_EVERY <= now.since(at));
+        if due {
+            peer.warned_at = Some(now);
+        }
+        due
     }
 
     #[cfg(feature = "server")]

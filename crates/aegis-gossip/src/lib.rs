@@ -10,6 +10,27 @@
 //! An [`Observer`] is a process that only calls. Both verify every record themselves and publish what they know
 //! to a [`Directory`](aegis_topology::Directory).
 //!
+//! ```no_run
+//! # async fn example(tls: aegis_tls::Tls) -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{sync::Arc, time::Duration};
+//!
+//! use aegis_gossip::{Observer, Settings};
+//! use aegis_transport::{Connections, Tcp};
+//!
+//! let connections =
+//!     Connections::new(tls.clone(), Arc::new(Tcp::default()), aegis_transport::Settings::default());
+//! let seeds = ["10.0.0.1:8443".parse()?];
+//! let observer = Observer::start(tls, connections, seeds, Settings::default());
+//! let directory = observer.directory();
+//! let identity = "identity/v1".parse()?;
+//! let snapshot = directory.wait_for_providers(&identity, 2, Duration::from_secs(5)).await?;
+//! for node in snapshot.providers(&identity) {
+//!     println!("{} at {:?}", node.node_id(), node.addresses());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What it does not do
 //!
 //! There is no failure detector yet: a node that dies without a goodbye stays in the directory until its lease is

@@ -46,7 +46,7 @@ struct Peer {
     used_at: Option<Instant>,
     trouble: Option<Trouble>,
     /// The record that this trouble is about; another one is worth a new try.
-    incarnation: (u64, u64),
+    record: (u64, u64),
     /// Syncs in a row that ended with different directories and brought nothing.
     fruitless: u32,
     /// Exchanges that run.
@@ -131,7 +131,11 @@ impl Peers {
         }
         let peer = state.peers.entry(id.clone()).or_default();
         peer.used_at = Some(now);
-        peer.incarnation = (node.incarnation(), node.revision());
+        let record = (node.incarnation(), node.revision());
+        if peer.record != record {
+            peer.record = record;
+            peer.trouble = None;
+        }
         // Also where a link exists: the record may say another address than the last one, or the seed.
         let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
         peer.link = Some(link.clone());
@@ -159,7 +163,7 @@ impl State {
     ) -> (Vec<&'a Arc<NodeEntry>>, Vec<&'a Arc<NodeEntry>>) {
         nodes.into_iter().partition(|node| {
             let Some(peer) = self.peers.get(node.node_id()) else { return true };
-            let news = peer.incarnation != (node.incarnation(), node.revision());
+            let news = peer.record != (node.incarnation(), node.revision());
             peer.trouble.is_none_or(|trouble| news || now < trouble.since)
         })
     }

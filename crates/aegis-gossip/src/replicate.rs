@@ -63,6 +63,7 @@ pub(crate) async fn sync_at(shared: &Shared, address: &Address) -> Result<Synced
 pub(crate) async fn push(shared: Arc<Shared>) {
     let core = &shared.core;
     let mut changed = core.changed();
+    changed.mark_changed();
     while changed.changed().await.is_ok() {
         sleep(core.settings.push_delay).await;
         changed.mark_unchanged();

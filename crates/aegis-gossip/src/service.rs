@@ -90,7 +90,7 @@ impl DirectoryService for DirectoryHandler {
         let request = request.into_inner();
         let theirs = root(&request.root)?;
         let Some(watcher) = self.shared.watchers.join(caller.node_id()) else {
-            return Err(Status::resource_exhausted("too many streams follow this directory"));
+            return Err(Status::unavailable("this node is leaving, or too many follow it already"));
         };
         let core = &self.shared.core;
         let follow = Follow {

@@ -14,6 +14,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// Publishes what changed in the replica.
 pub(crate) async fn publish(core: Arc<Core>) {
     let mut changed = core.changed();
+    // Peers may have called before this task began to listen.
+    changed.mark_changed();
     while changed.changed().await.is_ok() {
         core.publish();
         sleep(PUBLISH_EVERY).await;

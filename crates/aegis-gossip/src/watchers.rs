@@ -33,8 +33,11 @@ impl Default for Watchers {
 }
 
 impl Watchers {
-    /// One more stream, unless the caller or the node has too many.
+    /// One more stream, unless the caller or the node has too many, or the node is leaving.
     pub(crate) fn join(&self, caller: &NodeId) -> Option<Watcher> {
+        if !*self.open.borrow() {
+            return None;
+        }
         let mut state = lock(&self.state);
         let of_caller = state.per_caller.get(caller).copied().unwrap_or_default();
         if PER_CALLER <= of_caller || TOTAL <= state.taken.len() {
@@ -90,6 +93,7 @@ impl Watcher {
         self.moved.notify_waiters();
     }
 
+    /// Whether the node stays.
     pub(crate) fn is_open(&self) -> bool {
         *self.open.borrow()
     }

@@ -11,6 +11,23 @@
 //! of one owner the one of greater [`Precedence`] wins, so the order of messages does not matter.
 //! A [`Directory`] is what everybody else reads: a [`Snapshot`] with the providers of each service.
 //!
+//! ```
+//! use aegis_core::{NodeId, ServiceInfo};
+//! use aegis_topology::{Description, Label, NodeEntry, Publisher, ServiceEntry};
+//!
+//! let identity = ServiceInfo::from_static("identity", "v1");
+//! let morpheus = Description::new(
+//!     Label::new("Morpheus")?,
+//!     ["10.0.0.1:8443".parse()?],
+//!     [ServiceEntry::new(identity.clone())],
+//! )?;
+//! // Somebody who knows the nodes publishes them; a member of a mesh does it from its replica.
+//! let publisher = Publisher::fixed([NodeEntry::fixed(NodeId::from_static("morpheus-1"), morpheus)]);
+//! let snapshot = publisher.directory().snapshot();
+//! assert_eq!(snapshot.providers(&identity)[0].node_id().as_str(), "morpheus-1");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! This crate does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
 //! ([`Directory::wait_for`] waits on the runtime's timer.)
 

@@ -154,14 +154,15 @@ impl Replica {
     /// Whether a record would change anything, so that only those are verified that would.
     pub fn wants(&self, key: Key, precedence: Precedence, hash: BodyHash) -> bool {
         let claim = Claim { precedence, hash };
-        let floor = self.floors.get(&key).map(|floor| floor.claim);
-        let held = self.held.get(&key).map(|held| Claim::of(&held.record));
+        if self.floors.get(&key).is_some_and(|floor| claim <= floor.claim) {
+            return false;
+        }
+        let Some(held) = self.held.get(&key) else { return true };
+        let ours = Claim::of(&held.record);
+        // Another process under our own name is news even if it is the older one, and so is the first proof
+        // that an owner signs two records with one number.
         let own = self.own.is_some_and(|(own, _)| own == key);
-        // A loser with the same number is evidence against its owner, and another process under our own
-        // name is news even if it is the older one.
-        floor < Some(claim)
-            && held
-                .is_none_or(|held| held < claim || held.equivocates(&claim) || own && held != claim)
+        ours < claim || own && ours != claim || claim.equivocates(&ours) && !held.equivocates
     }
 
     /// The bounds that this directory keeps.

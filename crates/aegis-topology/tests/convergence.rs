@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use aegis_topology::{
-    BodyHash, Exchange, Limits, Progress, Publisher, Replica, SignedRecord, Snapshot,
+    BodyHash, Exchange, Limits, Precedence, Progress, Publisher, Replica, Root, SignedRecord,
+    Snapshot, Stamp, SyncRequest, SyncResponse,
 };
 use proptest::collection::vec;
-use proptest::prelude::Strategy;
+use proptest::prelude::{Strategy, any};
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
 use crate::fake::{NOW, left, record, verified, verify};
@@ -48,7 +49,7 @@ fn any_nodes() -> impl Strategy<Value = Vec<(u16, u64)>> {
 }
 
 proptest! {
-    #![proptest_config(proptest::test_runner::Config { cases: 150, ..Default::default() })]
+    #![proptest_config(proptest::test_runner::Config { cases: 64, ..Default::default() })]
     #[test]
     fn two_directories_end_equal_and_no_record_travels_twice(
         common in any_nodes(),
@@ -124,6 +125,57 @@ fn an_exchange_with_a_node_that_refuses_ends() {
         }
     }
     panic!("it does not end");
+}
+
+fn any_stamp() -> impl Strategy<Value = Stamp> {
+    (0..4_u16, 0..4_u64, any::<u64>()).prop_map(|(node, revision, hash)| {
+        let key = record(&format!("n{node}"), (1, 0), 1).key();
+        Stamp::new(key, Precedence::new(1, revision), hash)
+    })
+}
+
+proptest! {
+    /// A peer that answers nonsense costs a bounded number of calls, and gets each record once.
+    #[test]
+    fn an_exchange_with_a_liar_ends(
+        lies in vec(
+            (any::<u128>(), vec(any_stamp(), 0..6), vec(any_stamp(), 0..6), vec(any::<u8>(), 0..300), any::<bool>()),
+            1..20,
+        ),
+    ) {
+        let replica = replica(&[(0, 1), (1, 1), (2, 1)], Limits::default());
+        let (mut exchange, request) = Exchange::open(&replica, None);
+        let mut sent = request.records.len();
+        let mut calls = 1;
+        for (root, stamps, want, differing, more) in lies.into_iter().cycle() {
+            let mut lie = SyncResponse::default();
+            lie.root = Root::from_bytes(root.to_be_bytes());
+            lie.recent = stamps.clone();
+            lie.stamps = stamps;
+            lie.want = want.iter().map(|stamp| stamp.key).collect();
+            lie.differing = differing;
+            lie.more = more;
+            let Progress::Call(request) = exchange.proceed(&replica, &lie) else { break };
+            sent += request.records.len();
+            calls += 1;
+        }
+        prop_assert!(calls <= 256 && sent <= 3, "{} calls, {} records", calls, sent);
+    }
+
+    #[test]
+    fn no_question_of_a_peer_panics(
+        root in any::<u128>(), recent in vec(any_stamp(), 0..9), stamps in vec(any_stamp(), 0..9),
+        buckets in proptest::sample::select(vec![0_usize, 256]),
+    ) {
+        let replica = replica(&[(0, 1), (1, 1), (2, 1)], Limits::default());
+        let mut request = SyncRequest::default();
+        request.root = Root::from_bytes(root.to_be_bytes());
+        request.recent = recent;
+        request.stamps = stamps;
+        request.buckets = std::vec![Root::default(); buckets];
+        let response = replica.answer(&request);
+        prop_assert!(response.records.len() <= 3 && response.want.len() <= 4);
+    }
 }
 
 #[test]
