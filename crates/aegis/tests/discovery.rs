@@ -34,6 +34,23 @@ async fn three_fresh_nodes_of_which_two_know_only_the_first_see_each_other() {
 }
 
 #[tokio::test]
+async fn others_dial_the_advertised_address_and_not_the_one_that_was_bound() {
+    let mesh = TestMesh::loopback();
+    let identity = Identity::new("a");
+    let everywhere =
+        |node: aegis::NodeBuilder| node.address("0.0.0.0:0").advertise_address("localhost:0");
+    let a = mesh.serve("a", |node| everywhere(identity.on(node))).await;
+    let port = a.local_addr().port();
+    assert!(a.local_addr().ip().is_unspecified());
+    // The seed that the test mesh noted is the unspecified address, which this host can dial.
+    let c = mesh.builder("c").join([format!("127.0.0.1:{port}")]).build().unwrap();
+    let client = ready(&c.pool(), 1).await;
+    assert_eq!(ask(&client, "1").await.unwrap().name, "a");
+    let shown = c.directory().snapshot().node(a.node().id()).unwrap().addresses().to_vec();
+    assert_eq!(shown, [format!("localhost:{port}").parse().unwrap()]);
+}
+
+#[tokio::test]
 async fn the_directory_reads_as_json() {
     let mesh = TestMesh::in_memory();
     let a = mesh.serve("a", |node| Identity::new("a").on(node.name("Morpheus"))).await;
