@@ -72,7 +72,7 @@
 //!
 //! # Stability
 //!
-//! Before 1.0 any release may change the API. The minimum Rust version is 1.88.
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.89.
 //! Types of tonic, http, bytes, tower and rustls-pki-types are part of the contract; no other foreign type is.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
