@@ -7,7 +7,7 @@ use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
 
-use crate::mesh::{Mesh, PATIENCE, call, call_many, identity};
+use crate::mesh::{Mesh, PATIENCE, call_many, fill, identity};
 use crate::provider::{Act, Provider};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,22 +88,7 @@ async fn a_full_provider_is_skipped_while_another_has_a_slot() {
     let free = Provider::start(&mesh, "free").await;
     let (_pool, client) = mesh.connected(&[&free, &full]).await;
     full.always(Act::Hang);
-    // As many hang as its connections have slots; with the last connection it may have it is full for good.
-    let mut hanging = tokio::task::JoinSet::new();
-    let id = NodeId::new("full").unwrap();
-    eventually(PATIENCE, || {
-        let verdict = client.explain().candidate(&id).unwrap().verdict.clone();
-        match verdict {
-            Verdict::Full { slots: 4, .. } => return Ok(()),
-            Verdict::Full { .. } => {}
-            _ => {
-                let client = client.clone();
-                hanging.spawn(async move { call(&client).await });
-            }
-        }
-        Err(format!("it is {verdict}"))
-    })
-    .await;
+    let _hanging = fill(&client, "full").await;
     let before = full.requests();
     let counts = call_many(&client, 100).await.unwrap();
     assert_eq!(counts, BTreeMap::from([("free".to_owned(), 100)]));

@@ -10,7 +10,9 @@ use tonic::{Code, Request};
 use tower_service::Service as _;
 
 use crate::bodies::{Pieces, upload};
-use crate::mesh::{IDENTITY, Mesh, PATIENCE, assert_status, call, identity, request, send, timed};
+use crate::mesh::{
+    IDENTITY, Mesh, PATIENCE, assert_status, call, fill, identity, request, send, timed,
+};
 use crate::provider::{Act, Provider};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -204,31 +206,15 @@ async fn a_call_that_never_gets_a_stream_says_so() {
     let mesh = Mesh::new();
     let provider = Provider::with_streams(&mesh, "narrow", 1).await;
     provider.always(Act::Hang);
-    let pool = mesh.builder(&[("narrow", provider.address)]).response_limit(SHORT).build().unwrap();
-    let client = identity(&pool);
-    client.wait_ready(1, PATIENCE).await.unwrap();
-    // More than all its connections have slots for.
-    let calls = (0..8).map(|_| call(&client));
-    let codes: Vec<_> = futures_util::future::join_all(calls)
-        .await
-        .into_iter()
-        .map(|outcome| outcome.unwrap_err().code())
-        .collect();
-    assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
-    assert!(codes.contains(&Code::DeadlineExceeded), "{codes:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_waits_for_a_stream_ends_by_its_deadline() {
-    let mesh = Mesh::new();
-    let provider = Provider::with_streams(&mesh, "narrow", 1).await;
-    provider.always(Act::Hang);
-    let (_pool, client) = mesh.connected(&[&provider]).await;
-    let calls = (0..8).map(|_| send(&client, timed(SHORT)));
-    let outcomes = futures_util::future::join_all(calls).await;
-    let statuses: Vec<_> = outcomes.into_iter().map(|outcome| outcome.unwrap_err()).collect();
-    assert!(statuses.iter().all(|it| it.code() == Code::DeadlineExceeded), "{statuses:?}");
-    assert!(statuses.iter().any(|it| it.message().contains("waited for a stream")), "{statuses:?}");
+    let (pool, client) = mesh.connected(&[&provider]).await;
+    let _hanging = fill(&client, "narrow").await;
+    let status = send(&client, timed(SHORT)).await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, &["waited for a stream"]);
+    let channel = pool.channel(IDENTITY).response_limit(SHORT);
+    let status = IdentityServiceClient::new(channel).validate_session(request()).await.unwrap_err();
+    let words = ["response_limit of 200ms", "waited for a stream", "identity/v1"];
+    assert_status(&status, Code::ResourceExhausted, &words);
+    assert_eq!(provider.requests(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

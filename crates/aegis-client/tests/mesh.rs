@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aegis_client::{PoolBuilder, ServiceChannel, ServiceClient, ServicePool};
-use aegis_core::ServiceInfo;
+use aegis_client::{PoolBuilder, ServiceChannel, ServiceClient, ServicePool, Verdict};
+use aegis_core::{NodeId, ServiceInfo};
 use aegis_proto::identity::v1::ValidateSessionRequest;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use aegis_testing::TestCa;
+use aegis_testing::{TestCa, eventually};
 use aegis_tls::{Tls, TlsOptions};
+use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
 use crate::provider::Provider;
@@ -97,7 +98,7 @@ pub(crate) async fn call_many(
     calls: usize,
 ) -> Result<BTreeMap<String, usize>, Status> {
     const AT_ONCE: usize = 8;
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for worker in 0..AT_ONCE {
         let client = client.clone();
         tasks.spawn(async move {
@@ -123,4 +124,25 @@ pub(crate) fn assert_status(status: &Status, code: Code, words: &[&str]) {
     for word in words {
         assert!(status.message().contains(word), "{word:?} is not in {:?}", status.message());
     }
+}
+
+/// Makes calls until a provider that hangs, with one stream on each connection, has no slot on the last connection
+/// it may have. They end with the set.
+pub(crate) async fn fill(client: &ServiceClient<Client>, id: &str) -> JoinSet<()> {
+    let id = NodeId::new(id).unwrap();
+    let mut hanging = JoinSet::new();
+    eventually(PATIENCE, || {
+        let verdict = client.explain().candidate(&id).unwrap().verdict.clone();
+        match verdict {
+            Verdict::Full { slots: 4, .. } => return Ok(()),
+            Verdict::Full { .. } => {}
+            _ => {
+                let client = client.clone();
+                hanging.spawn(async move { drop(call(&client).await) });
+            }
+        }
+        Err(format!("it is {verdict}"))
+    })
+    .await;
+    hanging
 }
