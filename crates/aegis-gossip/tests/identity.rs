@@ -24,7 +24,7 @@ async fn push(from: &Tls, to: &Node, about: &str, precedence: Precedence, port: 
         NodeId::new(about).unwrap(),
     );
     let instance = Instance::from_bytes([9; 16]);
-    let description = describe(&format!("10.9.9.9:{port}").parse().unwrap());
+    let description = describe(&format!("127.0.0.1:{port}").parse().unwrap());
     let minute = Duration::from_secs(60);
     let record = Record::new(owner, instance, precedence, description, now(), minute);
     let body = encode_record(&record);
@@ -72,6 +72,30 @@ async fn an_owner_that_signs_two_records_with_one_number_is_counted() {
         push(&b, &a, "b", Precedence::new(5, 5), port).await;
     }
     assert_eq!(a.member.counters().equivocations, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_last_run_had_a_later_clock_is_shown_all_the_same() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let an_hour_ahead = Precedence::new(now().as_millis() + 3_600_000, 7);
+    push(&ca.tls("b", "worker"), &a, "b", an_hour_ahead, 1).await;
+    let b = Node::start(&ca, "b", &[&a.address]).await;
+    let id = NodeId::from_static("b");
+    for node in [&a, &b] {
+        node.directory()
+            .wait_for(|it| it.node(&id).is_some_and(|it| it.addresses()[0] == b.address), SOON)
+            .await
+            .unwrap();
+    }
+    // b itself was right from the start; what counts is that it won.
+    let won = |it: &aegis_topology::Snapshot| {
+        an_hour_ahead.incarnation < it.node(&id).unwrap().incarnation()
+    };
+    b.directory().wait_for(won, SOON).await.unwrap();
+    let seen = a.directory().snapshot().node(&id).unwrap().incarnation();
+    assert!(an_hour_ahead.incarnation < seen);
+    assert_eq!(b.member.counters().conflicts, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

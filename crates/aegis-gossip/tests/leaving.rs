@@ -97,3 +97,19 @@ async fn a_seed_that_left_and_restarts_without_seeds_is_found_again() {
     shows(&b.directory(), &["a", "b"]).await;
     shows(&a.directory(), &["a", "b"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_dead_for_a_while_is_found_again_though_it_knows_nobody() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let b = Node::start(&ca, "b", &[&a.address]).await;
+    shows(&a.directory(), &["a", "b"]).await;
+    let (address, id) = (b.address.clone(), NodeId::from_static("b"));
+    drop(b);
+    let first = a.directory().snapshot().node(&id).unwrap().incarnation();
+    a.member.sync_now(&address).await.unwrap_err();
+    let b = Node::start_at(&ca, "b", &address.to_string(), &[]).await;
+    let again = |it: &aegis_topology::Snapshot| first < it.node(&id).unwrap().incarnation();
+    a.directory().wait_for(again, 5 * SOON).await.unwrap();
+    shows(&b.directory(), &["a", "b"]).await;
+}

@@ -10,3 +10,5 @@ mod leaving;
 mod mesh;
 #[cfg(test)]
 mod observing;
+#[cfg(test)]
+mod serving;

@@ -10,3 +10,5 @@ mod fake;
 mod laws;
 #[cfg(test)]
 mod ownership;
+#[cfg(test)]
+mod simulation;

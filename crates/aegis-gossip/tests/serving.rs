@@ -1,0 +1,79 @@
+//! What the service answers.
+
+use aegis_core::NodeId;
+use aegis_proto::convert::{decode_record, records};
+use aegis_proto::mesh::v1 as wire;
+use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
+use aegis_testing::TestCa;
+use aegis_topology::Key;
+use aegis_transport::Target;
+use bytes::Bytes;
+use tonic::{Code, Request};
+
+use crate::mesh::{Node, connections, shows};
+
+#[tokio::test]
+async fn a_caller_without_a_certificate_gets_no_answer() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    // Past the transport: as if a server had forgotten to say who calls.
+    let mut client = DirectoryServiceClient::new(a.member.service());
+    let code = |status: tonic::Status| status.code();
+    let sync = client.sync(wire::SyncRequest::default()).await.map_err(code).unwrap_err();
+    let fetch = client.fetch_records(wire::FetchRequest::default()).await.map_err(code).err();
+    let watch = client.watch_topology(wire::WatchRequest::default()).await.map_err(code).err();
+    assert_eq!([Some(sync), fetch, watch], [Some(Code::Unauthenticated); 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_can_be_read_all_or_by_key_and_providers_first() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let _b = Node::start(&ca, "b", &[&a.address]).await;
+    shows(&a.directory(), &["a", "b"]).await;
+    let tls = ca.tls("client", "client");
+    let connections = connections(&tls);
+    let link = connections.link(Target::new(NodeId::from_static("a"), vec![a.address.clone()]));
+    let mut client = DirectoryServiceClient::new(link.channel());
+    let mut fetch = async |keys: Vec<Bytes>| {
+        let request = wire::FetchRequest { keys, services_first: vec!["identity".to_owned()] };
+        let mut pages = client.fetch_records(request).await.unwrap().into_inner();
+        let mut ids = Vec::new();
+        while let Some(page) = pages.message().await.unwrap() {
+            for record in records(page.records).unwrap() {
+                ids.push(decode_record(&record.body).unwrap().owner.node_id().to_string());
+            }
+        }
+        ids.sort();
+        ids
+    };
+    assert_eq!(fetch(Vec::new()).await, ["a", "b"]);
+    let key = Key::of(tls.spiffe_id().trust_domain(), &NodeId::from_static("b"));
+    assert_eq!(fetch(vec![Bytes::copy_from_slice(key.as_bytes())]).await, ["b"]);
+    assert_eq!(fetch(vec![Bytes::from_static(&[0; 16])]).await, Vec::<String>::new());
+
+    let swim = client.swim(wire::SwimPacket::default()).await.unwrap_err();
+    assert_eq!(swim.code(), Code::Unimplemented);
+    let nonsense = wire::SyncRequest { root: Bytes::from_static(b"short"), ..Default::default() };
+    let refused = client.sync(nonsense).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn one_caller_cannot_hold_many_streams() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let tls = ca.tls("client", "client");
+    let connections = connections(&tls);
+    let link = connections.link(Target::new(NodeId::from_static("a"), vec![a.address.clone()]));
+    let mut client = DirectoryServiceClient::new(link.channel());
+    let mut streams = Vec::new();
+    let refused = loop {
+        match client.watch_topology(Request::new(wire::WatchRequest::default())).await {
+            Ok(stream) => streams.push(stream),
+            Err(status) => break status,
+        }
+        assert!(streams.len() < 100);
+    };
+    assert_eq!((streams.len(), refused.code()), (8, Code::Unavailable));
+}
