@@ -8,6 +8,7 @@ use aegis_transport::Link;
 use tonic::{Request, Status};
 
 use crate::SyncError;
+use crate::clock::now;
 use crate::core::Core;
 use crate::inbox::Origin;
 
@@ -38,7 +39,7 @@ pub(crate) async fn exchange(
     let mut client = DirectoryServiceClient::new(link.channel())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce);
+    let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce, now());
     let mut synced = Synced { node_id, news: 0, calls: 0, equal: false };
     loop {
         let mut message = Request::new(wire::SyncRequest::from(request));

@@ -118,6 +118,12 @@ impl Peers {
         }
     }
 
+    /// The link to a peer, if there is one and it is connected.
+    pub(crate) fn connected(&self, id: &NodeId) -> Option<Link> {
+        let state = self.lock();
+        state.peers.get(id)?.link.clone().filter(Link::is_connected)
+    }
+
     fn candidates<'a>(&self, snapshot: &'a Snapshot) -> Vec<&'a Arc<NodeEntry>> {
         let is_peer =
             |node: &&Arc<NodeEntry>| *node.node_id() != self.own && !node.addresses().is_empty();

@@ -29,11 +29,19 @@ pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
     let core = &shared.core;
     let settings = &core.settings;
     let mut wait = settings.seed_retry;
+    let mut last = None;
     loop {
-        match sync_at(&shared, &address).await {
+        // A handshake for each look would be too much for a seed of a thousand nodes.
+        let connected = last.take().and_then(|id| shared.peers.connected(&id));
+        let synced = match connected {
+            Some(link) => exchange(core, &link, None).await,
+            None => sync_at(&shared, &address).await,
+        };
+        match synced {
             Ok(synced) => {
                 tracing::debug!(%address, node = %synced.node_id, news = synced.news, "synced with a seed");
                 shared.seeds.succeeded(core, &address);
+                last = Some(synced.node_id);
                 wait = settings.seed_retry;
                 sleep(jittered(settings.seed_every)).await;
             }

@@ -32,6 +32,7 @@ struct Held {
     /// The last expiry of all records of this owner that we have seen.
     last_expiry: Timestamp,
     change: u64,
+    changed_at: Timestamp,
     equivocates: bool,
 }
 
@@ -106,7 +107,7 @@ impl Replica {
             if self.limits.nodes <= self.held.len() && self.own.is_none_or(|(own, _)| own != key) {
                 return Merged::Full;
             }
-            self.insert(record, expires_at, false);
+            self.insert(record, expires_at, false, now);
             return Merged::Changed;
         };
         // Also of a record that loses: it may come back when ours has expired.
@@ -119,7 +120,7 @@ impl Replica {
         }
         let changed = ours < theirs;
         if changed {
-            self.insert(record, last_expiry, equivocates);
+            self.insert(record, last_expiry, equivocates, now);
         }
         match (equivocates, changed) {
             (true, changed) => Merged::Equivocation { changed },
@@ -217,7 +218,17 @@ impl Replica {
 
     /// The stamps of what changed last, latest first.
     pub fn recent(&self, count: usize) -> Vec<Stamp> {
-        self.changes.values().rev().take(count).filter_map(|key| self.stamp(*key)).collect()
+        self.latest().take(count).map(|held| held.record.stamp()).collect()
+    }
+
+    /// Those of them that changed after a time.
+    pub fn recent_since(&self, since: Timestamp, count: usize) -> Vec<Stamp> {
+        let recent = self.latest().take_while(|held| since < held.changed_at).take(count);
+        recent.map(|held| held.record.stamp()).collect()
+    }
+
+    fn latest(&self) -> impl Iterator<Item = &Held> {
+        self.changes.values().rev().filter_map(|key| self.held.get(key))
     }
 
     /// The next page of records that changed after `change`: the page, and the number to continue with,
@@ -246,7 +257,13 @@ impl Replica {
         self.held.range(Key::bounds(bucket)).map(|(_, held)| held.record.stamp())
     }
 
-    fn insert(&mut self, record: Verified, last_expiry: Timestamp, equivocates: bool) {
+    fn insert(
+        &mut self,
+        record: Verified,
+        last_expiry: Timestamp,
+        equivocates: bool,
+        now: Timestamp,
+    ) {
         let key = record.key();
         self.remove(key);
         self.floors.remove(&key);
@@ -258,7 +275,8 @@ impl Replica {
         self.change += 1;
         self.changes.insert(self.change, key);
         let entry = Arc::new(NodeEntry::from(record.record()));
-        let held = Held { record, entry, last_expiry, change: self.change, equivocates };
+        let change = self.change;
+        let held = Held { record, entry, last_expiry, change, changed_at: now, equivocates };
         self.held.insert(key, held);
     }
 

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use crate::replica::{BUCKETS, Page};
-use crate::{Key, Replica, Root, SignedRecord, Stamp};
+use crate::{Key, Replica, Root, SignedRecord, Stamp, Timestamp};
 
 /// What a node asks another in one call of a sync.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct SyncResponse {
 
 /// Stamps of recent changes that a call carries.
 const RECENT: usize = 32;
+/// For how long a change is news: two idle nodes exchange nothing but their roots.
+const NEWS: Duration = Duration::from_secs(30);
 /// Bytes that a stamp takes in a message.
 const STAMP_BYTES: usize = 48;
 
@@ -128,7 +131,7 @@ impl Exchange {
     const MAX_CALLS: usize = 256;
 
     /// Begins an exchange; `introduce` names a record that the first call carries, such as the own one to a stranger.
-    pub fn open(replica: &Replica, introduce: Option<Key>) -> (Self, SyncRequest) {
+    pub fn open(replica: &Replica, introduce: Option<Key>, now: Timestamp) -> (Self, SyncRequest) {
         let mut exchange = Self {
             step: Step::Open,
             calls: 1,
@@ -137,7 +140,7 @@ impl Exchange {
             sent: HashSet::new(),
         };
         let records = exchange.next_page(replica);
-        let recent = replica.recent(RECENT);
+        let recent = replica.recent_since(now.saturating_sub(NEWS), RECENT);
         let request = SyncRequest { recent, records, ..request(replica) };
         (exchange, request)
     }

@@ -10,11 +10,11 @@ use proptest::collection::vec;
 use proptest::prelude::{Strategy, any};
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-use crate::fake::{NOW, left, record, verified, verify};
+use crate::fake::{HOUR, NOW, left, record, verified, verify};
 
 /// Runs an exchange as a driver does; returns its calls and what travelled, by receiver.
 fn sync(caller: &mut Replica, other: &mut Replica) -> (usize, HashMap<(bool, BodyHash), usize>) {
-    let (mut exchange, mut request) = Exchange::open(caller, None);
+    let (mut exchange, mut request) = Exchange::open(caller, None, NOW);
     let (mut calls, mut sent) = (0, HashMap::new());
     loop {
         calls += 1;
@@ -80,6 +80,18 @@ fn equal_directories_need_one_call_without_records() {
 }
 
 #[test]
+fn idle_directories_exchange_nothing_but_their_roots() {
+    let nodes: Vec<_> = (0..1_000).map(|node| (node, 1)).collect();
+    let replica = replica(&nodes, Limits::default());
+    let (_, news) = Exchange::open(&replica, None, NOW);
+    assert_eq!(news.recent.len(), 32);
+    let (_, idle) = Exchange::open(&replica, None, NOW.saturating_add(HOUR));
+    let mut expected = SyncRequest::default();
+    (expected.root, expected.nodes) = (replica.root(), 1_000);
+    assert_eq!(idle, expected);
+}
+
+#[test]
 fn one_change_needs_two_calls() {
     let nodes: Vec<_> = (0..1_000).map(|node| (node, 1)).collect();
     for caller_knows in [true, false] {
@@ -101,7 +113,7 @@ fn an_introduction_makes_two_strangers_equal_in_one_call_each_way() {
     let mut a = replica(&[(1, 1)], Limits::default());
     let mut b = replica(&[(2, 1)], Limits::default());
     let own = a.stamps().next().unwrap().key;
-    let (mut exchange, request) = Exchange::open(&a, Some(own));
+    let (mut exchange, request) = Exchange::open(&a, Some(own), NOW);
     take(&mut b, &request.records, drop);
     assert_eq!(b.len(), 2);
     let response = b.answer(&request);
@@ -116,7 +128,7 @@ fn an_introduction_makes_two_strangers_equal_in_one_call_each_way() {
 fn an_exchange_with_a_node_that_refuses_ends() {
     let a = replica(&[(1, 1), (2, 1), (3, 1)], Limits::default());
     let b = replica(&[(4, 1)], Limits::default());
-    let (mut exchange, mut request) = Exchange::open(&a, None);
+    let (mut exchange, mut request) = Exchange::open(&a, None, NOW);
     // `b` merges nothing, and `a` nothing of what it gets.
     for _ in 0..10 {
         match exchange.proceed(&a, &b.answer(&request)) {
@@ -144,7 +156,7 @@ proptest! {
         ),
     ) {
         let replica = replica(&[(0, 1), (1, 1), (2, 1)], Limits::default());
-        let (mut exchange, request) = Exchange::open(&replica, None);
+        let (mut exchange, request) = Exchange::open(&replica, None, NOW);
         let mut sent = request.records.len();
         let mut calls = 1;
         for (root, stamps, want, differing, more) in lies.into_iter().cycle() {

@@ -167,7 +167,8 @@ impl Mesh {
 
     fn sync(&mut self, caller: usize, other: usize) {
         let own = self.nodes[caller].author.key();
-        let (mut exchange, mut request) = Exchange::open(&self.nodes[caller].replica, Some(own));
+        let (mut exchange, mut request) =
+            Exchange::open(&self.nodes[caller].replica, Some(own), self.now);
         loop {
             if self.is_lost(caller, other) {
                 return;
