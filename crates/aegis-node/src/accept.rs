@@ -1,6 +1,8 @@
 //! The accept loop: sockets in, authenticated connections out, whatever comes.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +10,15 @@ use std::time::Duration;
 use aegis_core::NodeId;
 use aegis_tls::{AcceptError, Accepted, Tls};
 use aegis_transport::{BoxIo, Io as _, Listener};
-use dashmap::DashMap;
-use tokio::task::{AbortHandle, Id, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::activity::{Activity, Watched};
-use crate::connection::{self, Shared};
+use crate::connection::{self, NoHttp2, Shared};
 use crate::dispatch::Routes;
+use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::muffle::Muffle;
 use crate::stats::Counters;
@@ -57,51 +59,55 @@ impl Acceptor {
     ///
     /// Dropping the future closes everything.
     async fn run(mut self) {
-        let mut state = State {
-            handshakes: JoinSet::new(),
-            pending: VecDeque::new(),
-            connections: JoinSet::new(),
-            identities: Arc::default(),
-            warned: Muffle::default(),
-        };
+        let mut state = State::new(Arc::clone(&self.counters));
         let mut backoff = BACKOFF.0;
-        let mut paused: Option<Duration> = None;
+        // A moment, not a wait: whatever else happens in the meantime must not make a pause longer.
+        let mut pause: Option<Pause> = None;
         loop {
+            let until = pause.as_ref().map_or_else(Instant::now, |pause| pause.until);
             let listener = &mut self.listener;
             tokio::select! {
                 () = self.stages.drain.cancelled() => break,
-                () = sleep(paused.unwrap_or_default()), if paused.is_some() => paused = None,
+                () = sleep_until(until), if pause.is_some() => pause = None,
                 Some(done) = state.handshakes.join_next_with_id(), if !state.handshakes.is_empty() => {
-                    let id = match &done { Ok((id, _)) => *id, Err(error) => error.id() };
-                    state.pending.retain(|pending| pending.id != id);
-                    if let Ok((_, handshake)) = done {
-                        self.finish(handshake, &mut state);
+                    self.settle(done, &mut state);
+                    if pause.as_ref().is_some_and(|pause| pause.for_room)
+                        && state.pending.len() < self.limits.handshakes
+                    {
+                        pause = None;
                     }
                 }
-                Some(_) = state.connections.join_next(), if !state.connections.is_empty() => {}
-                accepted = listener.accept(), if paused.is_none() => match accepted {
+                Some(ended) = state.connections.join_next(), if !state.connections.is_empty() => {
+                    state.ended(ended);
+                }
+                accepted = listener.accept(), if pause.is_none() => match accepted {
                     Ok(io) => {
                         backoff = BACKOFF.0;
-                        if self.limits.handshakes <= state.pending.len() && !state.evict(&self.counters) {
+                        if self.limits.handshakes <= state.pending.len() && !state.evict() {
                             // An honest herd: it waits in the backlog while handshakes finish.
-                            paused = Some(PAUSE);
+                            pause = Some(Pause { until: Instant::now() + PAUSE, for_room: true });
                         }
                         self.begin(io, &mut state);
                     }
+                    Err(error) if left_already(&error) => {}
                     Err(error) => {
-                        // Out of descriptors or memory, or a peer that left again: neither spin nor stop.
+                        // Out of descriptors or memory: neither spin nor stop, and take back what silent peers hold.
                         if state.warned.admit("accept", "error") {
                             tracing::warn!(%error, "cannot accept connections");
                         }
-                        paused = Some(backoff);
+                        state.evict();
+                        pause = Some(Pause { until: Instant::now() + backoff, for_room: false });
                         backoff = (backoff * 2).min(BACKOFF.1);
                     }
                 },
             }
         }
         drop(self.listener);
-        state.handshakes.abort_all();
-        while state.connections.join_next().await.is_some() {}
+        // With those that finished unseen: nobody is going to serve them.
+        drop(state.handshakes);
+        while let Some(ended) = state.connections.join_next().await {
+            tell_panic(&ended);
+        }
     }
 
     /// Starts a handshake off the loop.
@@ -114,43 +120,50 @@ impl Acceptor {
             let result = timeout(limit, tls.accept(io)).await.ok();
             Handshake { remote, local, result }
         });
-        state.pending.push_back(Pending { id: task.id(), activity, task });
+        state.pending.push_back(Pending { id: task.id(), remote, activity, task });
     }
+
+    /// Takes a handshake that ended, well or not, off the list.
+    fn settle(&self, done: Result<(Id, Handshake), JoinError>, state: &mut State) {
+        let id = match &done {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        state.pending.retain(|pending| pending.id != id);
+        tell_panic(&done);
+        if let Ok((_, handshake)) = done {
+            self.finish(handshake, state);
+        }
+    }
+
     /// Turns a finished handshake into a connection, unless there are too many.
     fn finish(&self, handshake: Handshake, state: &mut State) {
         let Handshake { remote, local, result } = handshake;
-        let mut refused = |reason: &'static str, text: &dyn std::fmt::Display| {
-            self.counters.refused.add(1);
-            let peer =
-                remote.map_or_else(|| "unknown".to_owned(), |remote| remote.ip().to_string());
-            if state.warned.admit(&peer, reason) {
-                tracing::warn!(peer, reason, "refused a connection: {text}");
-            }
-        };
         let Accepted { stream, caller, .. } = match result {
             Some(Ok(accepted)) => accepted,
-            Some(Err(error)) => return refused(error.reason(), &error),
+            Some(Err(error)) => return state.refused(&host(remote), error.reason(), &error),
             None => {
-                return refused(
-                    "timeout",
-                    &format_args!(
-                        "the handshake was not finished within {:?}",
-                        self.limits.handshake_timeout
-                    ),
-                );
+                let limit = self.limits.handshake_timeout;
+                let text = format_args!("the handshake was not finished within {limit:?}");
+                return state.refused(&host(remote), "timeout", &text);
             }
         };
-        let identity = Identity::enter(&state.identities, caller.node_id());
+        // Those that ended are no reason to refuse this one.
+        while let Some(ended) = state.connections.try_join_next() {
+            state.ended(ended);
+        }
+        let held = state.identities.enter(caller.node_id());
         if self.limits.connections <= state.connections.len()
-            || self.limits.connections_per_identity < identity.count
+            || self.limits.connections_per_identity < held.count
         {
             self.counters.over_limit.add(1);
             if state.warned.admit(caller.node_id().as_str(), "limit") {
-                tracing::warn!(peer = %caller.node_id(), open = state.connections.len(), of_this_peer = identity.count, "closed a connection: there are too many");
+                tracing::warn!(peer = %caller.node_id(), open = state.connections.len(), of_this_peer = held.count, "closed a connection: there are too many");
             }
             return;
         }
         let open = self.counters.open();
+        let peer = caller.node_id().clone();
         let shared = Shared {
             routes: Arc::clone(&self.routes),
             message_bytes: self.limits.message_bytes,
@@ -163,41 +176,101 @@ impl Acceptor {
         };
         let (limits, drain) = (self.limits.clone(), self.stages.drain.clone());
         state.connections.spawn(async move {
-            connection::serve(stream, shared, limits, drain).await;
-            drop((open, identity));
+            let result = connection::serve(stream, shared, limits, drain).await;
+            drop((open, held));
+            Ended { peer, result }
         });
     }
 }
 
+/// The peer left before it was accepted: the failure is that connection's, not the listener's.
+fn left_already(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// A panic of ours on a peer's behalf took only that peer's connection with it, but somebody has to hear of it.
+fn tell_panic<T>(joined: &Result<T, JoinError>) {
+    if let Err(error) = joined
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a bug in aegis ended a connection");
+    }
+}
+
+fn host(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(|| "unknown".to_owned(), |remote| remote.ip().to_string())
+}
+
+/// While the loop accepts nothing.
+struct Pause {
+    until: Instant,
+    /// It ends early as soon as a handshake makes room.
+    for_room: bool,
+}
+
 /// What the loop keeps count of.
 struct State {
+    counters: Arc<Counters>,
     handshakes: JoinSet<Handshake>,
     /// Handshakes under way, oldest first.
     pending: VecDeque<Pending>,
-    connections: JoinSet<()>,
-    identities: Arc<DashMap<NodeId, usize>>,
+    connections: JoinSet<Ended>,
+    identities: Identities,
     warned: Muffle,
 }
 
 impl State {
+    fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            handshakes: JoinSet::new(),
+            pending: VecDeque::new(),
+            connections: JoinSet::new(),
+            identities: Identities::default(),
+            warned: Muffle::default(),
+        }
+    }
+
     /// Closes the oldest handshake whose peer is silent; false where there is none.
-    fn evict(&mut self, counters: &Counters) -> bool {
+    fn evict(&mut self) -> bool {
         let now = Instant::now();
-        let Some(silent) =
-            self.pending.iter().position(|pending| pending.activity.last() + SILENT < now)
-        else {
+        let silent = self.pending.iter().position(|it| it.activity.last() + SILENT < now);
+        let Some(pending) = silent.and_then(|silent| self.pending.remove(silent)) else {
             return false;
         };
-        if let Some(pending) = self.pending.remove(silent) {
-            pending.task.abort();
-            counters.evicted.add(1);
+        pending.task.abort();
+        self.counters.evicted.add(1);
+        let peer = host(pending.remote);
+        if self.warned.admit(&peer, "evicted") {
+            tracing::warn!(
+                peer,
+                reason = "evicted",
+                "closed a silent connection to make room: too many handshakes are under way"
+            );
         }
         true
+    }
+
+    /// Counts a peer that did not get as far as a call, and says so once a minute.
+    fn refused(&mut self, peer: &str, reason: &'static str, text: &dyn fmt::Display) {
+        self.counters.refused.add(1);
+        if self.warned.admit(peer, reason) {
+            tracing::warn!(peer, reason, "refused a connection: {text}");
+        }
+    }
+
+    fn ended(&mut self, joined: Result<Ended, JoinError>) {
+        tell_panic(&joined);
+        if let Ok(Ended { peer, result: Err(error) }) = joined {
+            self.refused(peer.as_str(), error.reason(), &error);
+        }
     }
 }
 
 struct Pending {
     id: Id,
+    remote: Option<SocketAddr>,
     activity: Activity,
     task: AbortHandle,
 }
@@ -208,26 +281,8 @@ struct Handshake {
     result: Option<Result<Accepted<Watched<BoxIo>>, AcceptError>>,
 }
 
-/// One connection of a node id, counted while it lives.
-struct Identity {
-    counts: Arc<DashMap<NodeId, usize>>,
-    id: NodeId,
-    count: usize,
-}
-
-impl Identity {
-    fn enter(counts: &Arc<DashMap<NodeId, usize>>, id: &NodeId) -> Self {
-        let mut entry = counts.entry(id.clone()).or_default();
-        *entry += 1;
-        Self { counts: Arc::clone(counts), id: id.clone(), count: *entry }
-    }
-}
-
-impl Drop for Identity {
-    fn drop(&mut self) {
-        if let Some(mut count) = self.counts.get_mut(&self.id) {
-            *count -= 1;
-        }
-        self.counts.remove_if(&self.id, |_, count| *count == 0);
-    }
+/// An authenticated connection that is over.
+struct Ended {
+    peer: NodeId,
+    result: Result<(), NoHttp2>,
 }

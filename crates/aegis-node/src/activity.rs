@@ -21,11 +21,11 @@ impl Activity {
 
     /// The time of the last byte, or of the connection's begin.
     pub(crate) fn last(&self) -> Instant {
-        self.since + Duration::from_millis(self.last.load(Ordering::Relaxed))
+        self.since + Duration::from_micros(self.last.load(Ordering::Relaxed))
     }
 
     fn note(&self) {
-        let elapsed = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last.store(elapsed, Ordering::Relaxed);
     }
 }

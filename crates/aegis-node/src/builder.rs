@@ -1,13 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::{Address, InvalidName, NodeId, NodeType, ServiceInfo, ServiceName};
+use aegis_core::{Address, InvalidName, NodeId, NodeType, ServiceInfo};
 use aegis_tls::{Subject, Tls, TlsOptions};
-use aegis_topology::{Description, Label, ServiceEntry};
+use aegis_topology::{Description, Label};
 use aegis_transport::{Network, Tcp};
 use http::{Request, Response};
 use tonic::body::Body;
@@ -15,19 +14,14 @@ use tonic::server::NamedService;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::dispatch::{Handler, Route, Routes};
+use crate::dispatch::Handler;
 use crate::error::BuildError;
 use crate::limits::Limits;
 use crate::node::{Node, Parts};
+use crate::registry::{Registrations, Registry};
 
 /// The type of a node that names none.
 const DEFAULT_TYPE: NodeType = NodeType::from_static("node");
-/// Names that aegis serves itself: exact, and as prefixes.
-const RESERVED: [&str; 2] = ["aegis.MeshService", "grpc.health.v1.Health"];
-const RESERVED_PREFIXES: [&str; 2] = ["aegis.mesh.v1.", "grpc.reflection."];
-
-type Wrap = Box<dyn Fn(Handler) -> Handler + Send + Sync>;
-
 /// Describes a node; [`build`](Self::build) reports every mistake at once.
 ///
 /// A node needs an id and certificates.
@@ -41,9 +35,7 @@ pub struct NodeBuilder {
     advertise: Vec<String>,
     seeds: Vec<String>,
     tls: Option<TlsOptions>,
-    handlers: Vec<Handler>,
-    services: Vec<(ServiceInfo, Vec<String>)>,
-    layers: Vec<Wrap>,
+    registry: Registry,
     limits: Limits,
     drain_timeout: Duration,
     network: Arc<dyn Network>,
@@ -59,9 +51,7 @@ impl Default for NodeBuilder {
             advertise: Vec::new(),
             seeds: Vec::new(),
             tls: None,
-            handlers: Vec::new(),
-            services: Vec::new(),
-            layers: Vec::new(),
+            registry: Registry::default(),
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(20),
             network: Arc::new(Tcp::default()),
@@ -139,7 +129,7 @@ impl NodeBuilder {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.handlers.push(Handler::new(handler));
+        self.registry.handlers.push(Handler::new(handler));
         self.advertise(info, [S::NAME])
     }
 
@@ -151,7 +141,7 @@ impl NodeBuilder {
         info: ServiceInfo,
         grpc_services: impl IntoIterator<Item = N>,
     ) -> Self {
-        self.services.push((info, grpc_services.into_iter().map(Into::into).collect()));
+        self.registry.services.push((info, grpc_services.into_iter().map(Into::into).collect()));
         self
     }
 
@@ -167,7 +157,7 @@ impl NodeBuilder {
     /// # }
     /// ```
     pub fn routes(mut self, add: impl FnOnce(Registrations) -> Registrations) -> Self {
-        self.handlers.extend(add(Registrations(Vec::new())).0);
+        self.registry.handlers.extend(add(Registrations(Vec::new())).0);
         self
     }
 
@@ -184,10 +174,10 @@ impl NodeBuilder {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.layers.push(Box::new(move |handler| {
+        self.registry.wrap(move |handler| {
             let name = handler.name();
             Handler::layered(name, layer.layer(handler))
-        }));
+        });
         self
     }
 
@@ -247,13 +237,12 @@ impl NodeBuilder {
         if let Some(mistake) = bind.as_ref().and_then(|bind| unreachable(bind, &advertised)) {
             mistakes.push(mistake);
         }
-        let (routes, entries) = self.table(&mut mistakes);
+        let (routes, entries) = self.registry.table(&mut mistakes);
         // Its limits are the directory's: checked now, with stand-ins for what only the socket knows.
         let description = Description::new(label, [], entries)
             .map_err(|source| BuildError::Description { source });
         let description = note(&mut mistakes, description);
-        let services: BTreeSet<ServiceName> =
-            self.services.iter().map(|(info, _)| info.name().clone()).collect();
+        let services = self.registry.names();
 
         let tls = match (self.tls, id, node_type) {
             (None, ..) => note(&mut mistakes, Err(BuildError::NoTlsConfig)),
@@ -283,51 +272,6 @@ impl NodeBuilder {
             (None, ..) => Err(BuildError::NoTlsConfig),
         }
     }
-
-    /// The table of handlers, and what the directory says of them.
-    fn table(&self, mistakes: &mut Vec<BuildError>) -> (Routes, Vec<ServiceEntry>) {
-        let mut routes = Routes::default();
-        for handler in &self.handlers {
-            let name = handler.name();
-            if RESERVED.contains(&name)
-                || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            {
-                mistakes.push(BuildError::Reserved { grpc_service: name.to_owned() });
-                continue;
-            }
-            let handler = self.layers.iter().fold(handler.clone(), |handler, wrap| wrap(handler));
-            if !routes.add(Route { handler, infos: Some(Vec::new()) }) {
-                mistakes.push(BuildError::Duplicate { grpc_service: name.to_owned() });
-            }
-        }
-        let mut merged: BTreeMap<ServiceInfo, Vec<String>> = BTreeMap::new();
-        for (info, names) in &self.services {
-            let entry = merged.entry(info.clone()).or_default();
-            for name in names {
-                match routes.get_mut(name) {
-                    Some(Route { infos: Some(infos), .. }) if !infos.contains(info) => {
-                        infos.push(info.clone());
-                    }
-                    Some(_) => {}
-                    None => mistakes.push(BuildError::Advertised {
-                        service: info.clone(),
-                        grpc_service: name.clone(),
-                    }),
-                }
-                if !entry.contains(name) {
-                    entry.push(name.clone());
-                }
-            }
-        }
-        let entries = merged.into_iter().filter_map(|(info, names)| {
-            let entry = ServiceEntry::new(info)
-                .served_by(names)
-                .map_err(|source| BuildError::Description { source });
-            note(mistakes, entry)
-        });
-        let entries = entries.collect();
-        (routes, entries)
-    }
 }
 
 impl fmt::Debug for NodeBuilder {
@@ -335,34 +279,8 @@ impl fmt::Debug for NodeBuilder {
         f.debug_struct("NodeBuilder")
             .field("id", &self.id)
             .field("address", &self.address)
-            .field("services", &self.services)
+            .field("services", &self.registry.services)
             .finish_non_exhaustive()
-    }
-}
-
-/// Handlers that a node serves without advertising them.
-#[derive(Debug)]
-#[must_use]
-pub struct Registrations(Vec<Handler>);
-
-impl Registrations {
-    /// Adds a generated server.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "the word of tonic's builders; nothing is summed up"
-    )]
-    pub fn add<S>(mut self, handler: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-    {
-        self.0.push(Handler::new(handler));
-        self
     }
 }
 

@@ -21,7 +21,7 @@ use tonic::body::Body;
 use crate::connection::Shared;
 use crate::message::{LengthCheck, Limited};
 use crate::request_body::RequestBody;
-use crate::trim::trim;
+use crate::trim::{too_long, trim};
 
 /// Data up to this size is queued with the head of the answer, so that one wake-up and one write carry a small answer.
 const QUEUED_WITH_HEAD: usize = 1024;
@@ -44,6 +44,8 @@ pub(crate) async fn serve(
     let mut end = End::new(deadline, &shared.terminate);
     let response = match shared.routes.find(&request) {
         Err(refusal) => refusal.into_response(),
+        // Nobody waits for what a handler would do now.
+        Ok(_) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => late().into_http(),
         Ok(handler) => {
             let mut request = request.map(|stream| {
                 Body::new(Limited::new(RequestBody::new(stream), shared.message_bytes))
@@ -97,9 +99,7 @@ impl End {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Status::deadline_exceeded(
-                "the caller's deadline passed while the call was served",
-            ));
+            return Poll::Ready(late());
         }
         let terminate = &self.terminate;
         let terminated =
@@ -110,6 +110,10 @@ impl End {
             )
         })
     }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the caller's deadline passed while the call was served")
 }
 
 /// A panic of a handler or of its body ends its call, not the connection.
@@ -156,7 +160,11 @@ async fn try_write(
     shared: &Shared,
     end: &mut End,
 ) -> Result<(), Gone> {
-    let (mut head, body) = response.into_parts();
+    let (mut head, body) = match too_long(response.headers(), shared.header_bytes) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
+    .into_parts();
     trim(&mut head.headers, shared.header_bytes);
     let head = Response::from_parts(head, ());
     if body.is_end_stream() {

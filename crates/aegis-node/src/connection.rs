@@ -1,34 +1,39 @@
 //! One accepted connection: HTTP/2, its calls, and the ways in which it ends.
 
-use std::future::{Future, poll_fn};
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aegis_tls::Caller;
 use bytes::Bytes;
-use h2::server::{self, Connection};
-use h2::{Ping, PingPong};
+use h2::server;
 use http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
-use crate::activity::{Activity, Watched};
+use crate::activity::Watched;
 use crate::call;
 use crate::dispatch::Routes;
+use crate::keepalive::Keepalive;
 use crate::limits::Limits;
 use crate::stats::Counters;
+use crate::timer::after;
 
 /// h2's own guards against floods. Their defaults close honest connections:
 /// callers that time out or cancel reset streams, and readers of many small events fill the frame budget.
 const RESET_STREAMS: usize = 1_024;
 const LOCAL_ERROR_RESETS: usize = 16_384;
 const DATA_FRAME_BUDGET: usize = 64 << 20;
+
+/// Streams taken before the connection looks at what else there is to do.
+const ACCEPTED_IN_A_ROW: u32 = 64;
+/// How long the ends of calls may take to be read, once an old connection's calls were told to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the calls of one connection share.
 pub(crate) struct Shared {
@@ -52,66 +57,127 @@ impl Shared {
     }
 }
 
+/// Why an authenticated peer got no HTTP/2 connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoHttp2 {
+    #[error("the peer did not begin HTTP/2 after its handshake")]
+    Broken(#[source] h2::Error),
+    #[error("the peer sent no HTTP/2 preface within {0:?} of its handshake")]
+    Silent(Duration),
+}
+
+impl NoHttp2 {
+    /// A fixed word for logs.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "no_http2",
+            Self::Silent(_) => "no_preface",
+        }
+    }
+}
+
+/// The ends of a connection that come with time.
+enum Stage {
+    /// New streams are welcome, until the connection is old.
+    Open,
+    /// It was told to go away because the server drains, which has its own clock.
+    Draining,
+    /// It was told to go away because it is old.
+    Old,
+    /// Its calls were told to end.
+    Terminated,
+}
+
 /// Serves a connection until its peer or its age ends it, or `drain` and then `shared.terminate` are cancelled.
 ///
 /// Dropping the future closes the connection and drops its handlers.
-pub(crate) async fn serve<IO>(io: IO, shared: Shared, limits: Limits, drain: CancellationToken)
+pub(crate) async fn serve<IO>(
+    io: IO,
+    shared: Shared,
+    limits: Limits,
+    drain: CancellationToken,
+) -> Result<(), NoHttp2>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let (io, activity) = Watched::new(io);
-    let handshake = builder(&limits).handshake::<_, Bytes>(io);
-    let mut connection = match timeout(limits.handshake_timeout, handshake).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            return tracing::debug!(peer = %shared.caller.node_id(), %error, "no HTTP/2 connection");
-        }
-        Err(_) => {
-            return tracing::debug!(peer = %shared.caller.node_id(), "the peer sent no HTTP/2 preface in time");
-        }
+    let handshake = timeout(limits.handshake_timeout, builder(&limits).handshake::<_, Bytes>(io));
+    let mut connection = tokio::select! {
+        biased;
+        result = handshake => match result {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(NoHttp2::Broken(error)),
+            Err(_) => return Err(NoHttp2::Silent(limits.handshake_timeout)),
+        },
+        // Nothing was asked of us yet, and nothing will be.
+        () = drain.cancelled() => return Ok(()),
     };
     let mut keepalive = Keepalive::new(&mut connection, activity, &limits);
     let shared = Arc::new(shared);
     let mut calls = JoinSet::new();
-    let mut draining = false;
+    let mut stage = Stage::Open;
     let mut drained = pin!(drain.cancelled());
-    let mut age = pin!(sleep_until(far_from(jitter(limits.max_age))));
-    let mut grace = pin!(sleep_until(far_from(Duration::MAX)));
+    let mut timer = pin!(sleep_until(after(jitter(limits.max_age))));
+    let mut accepted_in_a_row = 0;
 
     loop {
         tokio::select! {
+            // The socket is read before keepalive judges its silence.
+            // The timer comes first, since reading may use up what tokio lets a task do at once.
             biased;
-            accepted = connection.accept() => match accepted {
+            () = &mut timer => match stage {
+                Stage::Open => {
+                    stage = Stage::Old;
+                    connection.graceful_shutdown();
+                    timer.as_mut().reset(after(limits.max_age_grace));
+                }
+                Stage::Old => {
+                    stage = Stage::Terminated;
+                    shared.terminate.cancel();
+                    timer.as_mut().reset(after(LAST_WORDS));
+                }
+                // Whoever does not read the end of its calls by now is cut.
+                Stage::Terminated => return Ok(()),
+                Stage::Draining => timer.as_mut().reset(after(Duration::MAX)),
+            },
+            accepted = connection.accept(), if accepted_in_a_row < ACCEPTED_IN_A_ROW => match accepted {
                 Some(Ok((request, respond))) => {
+                    accepted_in_a_row += 1;
                     let shared = Arc::clone(&shared);
                     shared.counters.calls.add(1);
                     calls.spawn(async move { call::serve(request, respond, &shared).await });
+                    // A flood of streams that are reset at once must not pile up finished tasks.
+                    while let Some(joined) = calls.try_join_next() {
+                        tell_panic(&joined);
+                    }
                 }
                 Some(Err(error)) => {
                     tracing::debug!(peer = %shared.caller.node_id(), %error, "the connection broke");
-                    return;
+                    return Ok(());
                 }
-                None => return,
+                None => return Ok(()),
             },
-            Some(_) = calls.join_next(), if !calls.is_empty() => {}
-            () = &mut drained, if !draining => {
-                draining = true;
+            Some(joined) = calls.join_next(), if !calls.is_empty() => tell_panic(&joined),
+            () = &mut drained, if matches!(stage, Stage::Open) => {
+                stage = Stage::Draining;
                 connection.graceful_shutdown();
-            }
-            () = &mut age, if !draining => {
-                draining = true;
-                connection.graceful_shutdown();
-                grace.as_mut().reset(far_from(limits.max_age_grace));
-            }
-            () = &mut grace => {
-                shared.terminate.cancel();
-                grace.as_mut().reset(far_from(Duration::MAX));
+                timer.as_mut().reset(after(Duration::MAX));
             }
             () = poll_fn(|cx| keepalive.poll(cx)) => {
                 tracing::debug!(peer = %shared.caller.node_id(), "the peer gave no sign of life");
-                return;
+                return Ok(());
             }
+            () = ready(()), if ACCEPTED_IN_A_ROW <= accepted_in_a_row => accepted_in_a_row = 0,
         }
+    }
+}
+
+/// A handler may panic where [`call`] cannot catch it: when it is dropped.
+fn tell_panic(joined: &Result<(), JoinError>) {
+    if let Err(error) = joined
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a handler panicked");
     }
 }
 
@@ -132,62 +198,7 @@ fn builder(limits: &Limits) -> server::Builder {
 
 /// ± 10 %, so that connections opened together are not replaced together.
 fn jitter(age: Duration) -> Duration {
-    age.mul_f64(0.9 + 0.2 * fastrand::f64())
-}
-
-/// A deadline from now, or one that never comes where the clock cannot hold it.
-fn far_from(delay: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
-    let now = Instant::now();
-    now.checked_add(delay.min(NEVER)).unwrap_or(now)
-}
-
-/// Asks a silent peer for a sign of life.
-struct Keepalive {
-    ping: Option<PingPong>,
-    activity: Activity,
-    interval: Duration,
-    timeout: Duration,
-    asked: Option<Instant>,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Keepalive {
-    fn new<IO>(connection: &mut Connection<IO, Bytes>, activity: Activity, limits: &Limits) -> Self
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let (interval, timeout) = (limits.keepalive_interval, limits.keepalive_timeout);
-        let timer = Box::pin(sleep_until(far_from(interval)));
-        Self { ping: connection.ping_pong(), activity, interval, timeout, asked: None, timer }
-    }
-
-    /// Ready when the peer is taken for dead.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(ping) = &mut self.ping else { return Poll::Pending };
-        // The answer has to be taken before h2 lets us ask again.
-        if self.asked.is_some() && ping.poll_pong(cx).is_ready() {
-            self.asked = None;
-            self.timer.as_mut().reset(self.activity.last() + self.interval);
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let last = self.activity.last();
-            let next = match self.asked {
-                Some(asked) if last <= asked => return Poll::Ready(()),
-                // It sends, though not yet the answer: that is life enough, and the question stands.
-                Some(_) => {
-                    self.asked = Some(now);
-                    now + self.timeout
-                }
-                None if now < last + self.interval => last + self.interval,
-                None => {
-                    self.asked = ping.send_ping(Ping::opaque()).is_ok().then_some(now);
-                    now + self.timeout
-                }
-            };
-            self.timer.as_mut().reset(next);
-        }
-        Poll::Pending
-    }
+    // A tenth less, and up to a fifth more than that; an endless age stays one.
+    let least = age.saturating_sub(age / 10);
+    least.saturating_add((age / 5).mul_f64(fastrand::f64()))
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use aegis_core::ServiceInfo;
+use http::header::ALLOW;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::Status;
 use tonic::body::Body;
@@ -206,6 +207,10 @@ impl Refusal {
             Self::Http(status) => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = status;
+                if status == StatusCode::METHOD_NOT_ALLOWED {
+                    // RFC 9110 §15.5.6 wants it said.
+                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+                }
                 response
             }
             Self::NotServed { wanted } => {

@@ -67,6 +67,12 @@ pub enum BuildError {
     /// Several mistakes at once.
     #[error("{}", Several(.0))]
     Several(Vec<Self>),
+    /// A service is advertised without a gRPC service that it consists of.
+    #[error("{service} is advertised, but no gRPC service is named that it consists of")]
+    Empty {
+        /// The advertised service.
+        service: ServiceInfo,
+    },
     /// The certificates could not be loaded, or are not this node's.
     #[error("cannot use the certificates of this node")]
     Tls {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aegis_gossip::PublishError;
 use aegis_topology::NodeState;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::accept::Stages;
@@ -13,6 +13,7 @@ use crate::error::ServeError;
 use crate::health::Health;
 use crate::node::{Membership, Node};
 use crate::stats::{Counters, ServerStats};
+use crate::timer::after;
 
 /// How long a drain waits for peers to hear of it, so that they stop picking this node before its connections close.
 const ANNOUNCE: Duration = Duration::from_secs(2);
@@ -93,7 +94,7 @@ impl Server {
             return Err(stopped(task.await));
         }
         let member = membership.member();
-        let deadline = Instant::now() + drain_timeout;
+        let deadline = after(drain_timeout);
         health.set_listening(false).await;
         // Peers that do not hear of it see the connections go away.
         log(&node, member.set_state(NodeState::Draining, ANNOUNCE.min(drain_timeout)).await);
@@ -107,6 +108,7 @@ impl Server {
             // Whoever does not read its last answer by then is cut.
             timeout(LAST_WORDS, &mut task).await.unwrap_or(Ok(()))
         };
+        drop(task);
         log(&node, member.leave(LAST_WORDS).await);
         node.connections().close(LAST_WORDS).await;
         match ended {

@@ -6,11 +6,24 @@
 use http::{HeaderMap, HeaderValue};
 use tonic::Status;
 
+const STATUS: &str = "grpc-status";
 const MESSAGE: &str = "grpc-message";
 const MARK: &str = "...%20[shortened]";
 
 /// Room for what the header map does not show: the pseudo-header of an answer.
 const SLACK: usize = 64;
+
+/// What to answer instead of an answer whose initial metadata no client would take.
+///
+/// The head of a refusal is none of these: it holds a status, which [`trim`] shortens.
+pub(crate) fn too_long(head: &HeaderMap, limit: usize) -> Option<Status> {
+    let size = size(head) + SLACK;
+    (limit < size && !head.contains_key(STATUS)).then(|| {
+        Status::resource_exhausted(format!(
+            "the answer begins with {size} bytes of metadata, above the {limit} that clients accept"
+        ))
+    })
+}
 
 /// Cuts `grpc-message`, and if that is not enough replaces the whole status by one of the same code.
 pub(crate) fn trim(headers: &mut HeaderMap, limit: usize) {
@@ -46,13 +59,36 @@ pub(crate) fn trim(headers: &mut HeaderMap, limit: usize) {
     drop(status.add_header(headers));
 }
 
-/// At most `room` bytes, not ending within a percent escape or within the bytes of one character.
+/// At most `room` bytes, not ending within a percent escape or within the escapes of one character.
 fn cut(message: &str, room: usize) -> &str {
-    let Some(head) = message.get(..room.min(message.len())) else { return "" };
-    // Escaped characters are up to four escapes long; a run of escapes may end in the middle of one.
-    let plain = head.trim_end_matches(|c: char| c == '%' || c.is_ascii_hexdigit());
-    let tail = head.get(plain.len()..).unwrap_or_default();
-    if tail.contains('%') { plain } else { head }
+    let Some(mut head) = message.get(..room.min(message.len())) else { return "" };
+    if head.len() == message.len() {
+        return head;
+    }
+    let bytes = head.as_bytes();
+    // An escape that was cut in two.
+    if let Some(begun) = bytes.iter().rev().take(2).position(|byte| *byte == b'%') {
+        head = head.get(..bytes.len() - 1 - begun).unwrap_or_default();
+    }
+    // A character of several escapes: one that leads, and up to three that follow.
+    let mut rest = head;
+    for following in 0..4 {
+        let Some((before, byte)) = last_escape(rest) else { break };
+        rest = before;
+        match byte {
+            0x80..0xC0 => {}
+            0xC0.. if following < byte.leading_ones() - 1 => return before,
+            _ => break,
+        }
+    }
+    head
+}
+
+/// The byte that the last three characters stand for, if they are an escape, and what comes before.
+fn last_escape(text: &str) -> Option<(&str, u8)> {
+    let (before, escape) = text.split_at_checked(text.len().checked_sub(3)?)?;
+    let byte = u8::from_str_radix(escape.strip_prefix('%')?, 16).ok()?;
+    Some((before, byte))
 }
 
 /// RFC 9113 §6.5.2: the length of name and value, and 32 bytes for each field.
@@ -94,6 +130,43 @@ mod tests {
         let sent = check(Status::internal(format!("x {}", "😀 é%".repeat(10_000))), 0);
         assert!(sent.message().ends_with("... [shortened]"), "{}", sent.message().len());
         assert!(!sent.message().contains('\u{fffd}'));
+    }
+
+    #[test]
+    fn no_character_is_cut_in_two_and_nothing_more_than_it_is_lost() {
+        for (message, room, expected) in [
+            ("%F0%9F%98%80x", 13, "%F0%9F%98%80x"),
+            ("%F0%9F%98%80x", 12, "%F0%9F%98%80"),
+            ("%F0%9F%98%80x", 11, ""),
+            ("%F0%9F%98%80x", 1, ""),
+            ("a%20bad%20face", 13, "a%20bad%20fac"),
+            ("a%20bad%20face", 9, "a%20bad"),
+            ("a%20bad%20face", 8, "a%20bad"),
+            ("%C3%A9%C3%A9", 9, "%C3%A9"),
+            ("%C3%A9%C3%A9", 0, ""),
+            // What is no escape, or no UTF-8, is none of ours.
+            ("%zz%zz%zz", 6, "%zz%zz"),
+            ("%80%80%80%80%80%80", 15, "%80%80%80%80%80"),
+            ("%FF%FF%FF", 6, "%FF"),
+        ] {
+            assert_eq!(cut(message, room), expected, "{message} in {room}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_left_of_a_text_is_its_beginning(text in ".{0,20}", room in 0_usize..80) {
+            let mut headers = HeaderMap::new();
+            Status::internal(&text).add_header(&mut headers).unwrap();
+            let message = headers.get(MESSAGE).map_or("", |message| message.to_str().unwrap());
+            let sent = HeaderMap::from_iter([
+                (STATUS.parse().unwrap(), "13".parse().unwrap()),
+                (MESSAGE.parse().unwrap(), cut(message, room).parse::<HeaderValue>().unwrap()),
+            ]);
+            let kept = Status::from_header_map(&sent).unwrap();
+            assert!(text.starts_with(kept.message()), "{:?} of {text:?}", kept.message());
+            assert!(text.len() == kept.message().len() || room < cut(message, room).len() + 12);
+        }
     }
 
     #[test]

@@ -1,0 +1,114 @@
+//! What a node serves and what it advertises, on the way from the builder to the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+
+use aegis_core::{ServiceInfo, ServiceName};
+use aegis_topology::ServiceEntry;
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower_service::Service;
+
+use crate::dispatch::{Handler, Route, Routes};
+use crate::error::BuildError;
+
+/// Names that aegis serves itself: exact, and as prefixes.
+const RESERVED: [&str; 2] = ["aegis.MeshService", "grpc.health.v1.Health"];
+const RESERVED_PREFIXES: [&str; 2] = ["aegis.mesh.v1.", "grpc.reflection."];
+
+type Wrap = Box<dyn Fn(Handler) -> Handler + Send + Sync>;
+
+/// Handlers, the names they are advertised by, and the layers around them, in the order of the builder's calls.
+#[derive(Default)]
+pub(crate) struct Registry {
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) services: Vec<(ServiceInfo, Vec<String>)>,
+    layers: Vec<Wrap>,
+}
+
+impl Registry {
+    pub(crate) fn wrap(&mut self, wrap: impl Fn(Handler) -> Handler + Send + Sync + 'static) {
+        self.layers.push(Box::new(wrap));
+    }
+
+    /// The names that the node's certificate has to grant.
+    pub(crate) fn names(&self) -> BTreeSet<ServiceName> {
+        self.services.iter().map(|(info, _)| info.name().clone()).collect()
+    }
+
+    /// The table of handlers, and what the directory says of them.
+    pub(crate) fn table(&self, mistakes: &mut Vec<BuildError>) -> (Routes, Vec<ServiceEntry>) {
+        let mut routes = Routes::default();
+        for handler in &self.handlers {
+            let name = handler.name();
+            if RESERVED.contains(&name)
+                || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            {
+                mistakes.push(BuildError::Reserved { grpc_service: name.to_owned() });
+                continue;
+            }
+            let handler = self.layers.iter().fold(handler.clone(), |handler, wrap| wrap(handler));
+            if !routes.add(Route { handler, infos: Some(Vec::new()) }) {
+                mistakes.push(BuildError::Duplicate { grpc_service: name.to_owned() });
+            }
+        }
+        let mut merged: BTreeMap<ServiceInfo, Vec<String>> = BTreeMap::new();
+        for (info, names) in &self.services {
+            let entry = merged.entry(info.clone()).or_default();
+            for name in names {
+                match routes.get_mut(name) {
+                    Some(Route { infos: Some(infos), .. }) if !infos.contains(info) => {
+                        infos.push(info.clone());
+                    }
+                    Some(_) => {}
+                    None => mistakes.push(BuildError::Advertised {
+                        service: info.clone(),
+                        grpc_service: name.clone(),
+                    }),
+                }
+                if !entry.contains(name) {
+                    entry.push(name.clone());
+                }
+            }
+        }
+        let mut entries = Vec::new();
+        for (info, names) in merged {
+            if names.is_empty() {
+                mistakes.push(BuildError::Empty { service: info });
+                continue;
+            }
+            match ServiceEntry::new(info).served_by(names) {
+                Ok(entry) => entries.push(entry),
+                Err(source) => mistakes.push(BuildError::Description { source }),
+            }
+        }
+        (routes, entries)
+    }
+}
+
+/// Handlers that a node serves without advertising them.
+#[derive(Debug)]
+#[must_use]
+pub struct Registrations(pub(crate) Vec<Handler>);
+
+impl Registrations {
+    /// Adds a generated server.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the word of tonic's builders; nothing is summed up"
+    )]
+    pub fn add<S>(mut self, handler: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.0.push(Handler::new(handler));
+        self
+    }
+}
