@@ -5,12 +5,12 @@ use aegis_proto::convert::{decode_record, records};
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_testing::TestCa;
-use aegis_topology::Key;
+use aegis_topology::{Key, NodeState};
 use aegis_transport::Target;
 use bytes::Bytes;
 use tonic::{Code, Request};
 
-use crate::mesh::{Node, connections, shows};
+use crate::mesh::{Node, SOON, connections, shows};
 
 #[tokio::test]
 async fn a_caller_without_a_certificate_gets_no_answer() {
@@ -76,4 +76,48 @@ async fn one_caller_cannot_hold_many_streams() {
         assert!(streams.len() < 100);
     };
     assert_eq!((streams.len(), refused.code()), (8, Code::Unavailable));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_one_service_hears_of_its_providers_only_and_of_what_becomes_of_them() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let tls = ca.tls("client", "client");
+    let connections = connections(&tls);
+    let link = connections.link(Target::new(NodeId::from_static("a"), vec![a.address.clone()]));
+    let mut client = DirectoryServiceClient::new(link.channel());
+    let mut follow = async |service: &str| {
+        let services = vec![service.to_owned()];
+        let request = wire::WatchRequest { services, ..Default::default() };
+        client.watch_topology(request).await.unwrap().into_inner()
+    };
+    let mut followed = follow("identity/v1").await;
+    let mut other = follow("billing").await;
+    let first = followed.message().await.unwrap().unwrap();
+    assert_eq!((first.records.len(), first.root.len()), (1, 16));
+    assert_eq!(other.message().await.unwrap().unwrap().records.len(), 0);
+    // The goodbye names no service any more.
+    a.member.leave(SOON).await.unwrap();
+    let last = followed.message().await.unwrap().unwrap();
+    let last = decode_record(&last.records[0].body).unwrap();
+    assert_eq!((last.state, last.description.services().len()), (NodeState::Left, 0));
+    assert_eq!(other.message().await.unwrap().unwrap().records.len(), 0);
+    for stream in [&mut followed, &mut other] {
+        assert!(stream.message().await.unwrap().is_none(), "a node that left ends its streams");
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_has_everything_is_told_so_without_records() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let root = Bytes::copy_from_slice(&a.directory().version().root.to_bytes());
+    let tls = ca.tls("client", "client");
+    let connections = connections(&tls);
+    let link = connections.link(Target::new(NodeId::from_static("a"), vec![a.address.clone()]));
+    let request = wire::WatchRequest { root: root.clone(), services: Vec::new() };
+    let mut stream =
+        DirectoryServiceClient::new(link.channel()).watch_topology(request).await.unwrap();
+    let first = stream.get_mut().message().await.unwrap().unwrap();
+    assert_eq!((first.records.len(), first.root), (0, root));
 }
