@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aegis_core::NodeId;
-use aegis_transport::{CallError, NeverSent, ResponseBody};
+use aegis_transport::{CallError, Changes, NeverSent, ResponseBody};
 use http::{HeaderMap, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 
 use crate::Error;
 use crate::call::Call;
+use crate::service::Service;
 use crate::stage::{Attempt, Stage};
 use crate::view::{Missed, Picked};
 
@@ -41,7 +42,7 @@ pub(crate) struct Attempts<'a> {
     refusals: u32,
     /// Why the last attempt failed.
     last: Option<Last>,
-    looks: Option<watch::Receiver<()>>,
+    news: Option<News>,
     /// When waiting for a connection ends; set by the first wait.
     give_up: Option<Instant>,
     pause: Duration,
@@ -53,6 +54,27 @@ struct Last {
     worth_repeating: bool,
 }
 
+/// What may let a pick succeed that failed before.
+struct News {
+    views: watch::Receiver<()>,
+    /// A pinned provider may be in no view, and a slot that becomes free makes no new one.
+    links: Changes,
+}
+
+impl News {
+    fn of(service: &Service) -> Self {
+        Self { views: service.views.subscribe(), links: service.pool.connections.changes() }
+    }
+
+    async fn comes(&mut self) {
+        tokio::select! {
+            // The sender lives in the service, which the call holds.
+            _ = self.views.changed() => {}
+            () = self.links.changed() => {}
+        }
+    }
+}
+
 impl<'a> Attempts<'a> {
     pub(crate) fn new(call: &'a Call, stage: &'a Stage) -> Self {
         Self {
@@ -62,7 +84,7 @@ impl<'a> Attempts<'a> {
             sent: 0,
             refusals: 0,
             last: None,
-            looks: None,
+            news: None,
             give_up: None,
             pause: FIRST_PAUSE,
         }
@@ -135,15 +157,15 @@ impl<'a> Attempts<'a> {
                 Ok(picked) => return Ok(picked),
                 Err(missed) => missed,
             };
-            let Some(looks) = &mut self.looks else {
-                // Subscribed first and looked again after, so that no change falls in between.
-                self.looks = Some(self.call.service().looks.subscribe());
+            let Some(news) = &mut self.news else {
+                // Subscribed first and picked again after, so that no change falls in between.
+                self.news = Some(News::of(self.call.service()));
                 continue;
             };
             match missed {
                 Missed::Full => {
                     self.stage.slot();
-                    drop(timeout(SLOT_PACE, looks.changed()).await);
+                    drop(timeout(SLOT_PACE, news.comes()).await);
                 }
                 Missed::Tried if self.last.as_ref().is_some_and(|it| it.worth_repeating) => {
                     self.tried.clear();
@@ -169,17 +191,17 @@ impl<'a> Attempts<'a> {
         if !self.call.wait_ready && give_up <= now {
             return Err(self.out_of_providers());
         }
-        let Some(looks) = &mut self.looks else { return Ok(()) };
+        let Some(news) = &mut self.news else { return Ok(()) };
         let until = match now.checked_add(pause) {
             Some(until) if self.call.wait_ready => until,
             Some(until) => until.min(give_up),
             None if self.call.wait_ready => {
-                drop(looks.changed().await);
+                news.comes().await;
                 return Ok(());
             }
             None => give_up,
         };
-        drop(timeout_at(until, looks.changed()).await);
+        drop(timeout_at(until, news.comes()).await);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
-use crate::pool::UnderWay;
+use crate::shared::UnderWay;
 use crate::stage::Attempt;
 
 pin_project! {

@@ -10,7 +10,7 @@ use aegis_transport::{Connections, Network, Settings, Tcp};
 use tokio::runtime::Handle;
 
 use crate::limit::ResponseLimit;
-use crate::pool::Source;
+use crate::shared::{Shared, Source};
 use crate::{BuildError, ServicePool};
 
 /// Describes a pool that stands alone; [`build`](Self::build) reports every mistake at once.
@@ -178,7 +178,8 @@ impl PoolBuilder {
             );
             (observer.directory(), Source::Observer(Mutex::new(Some(observer))))
         };
-        Ok(ServicePool::start(directory, connections, tls, self.limit, source, runtime))
+        let shared = Shared::start(directory, connections, tls, self.limit, source, runtime);
+        Ok(ServicePool { shared })
     }
 }
 

@@ -98,14 +98,14 @@ impl ServiceChannel {
     }
 
     async fn connected(&self, count: usize) -> Result<(), Error> {
-        let mut looks = self.service.looks.subscribe();
+        let mut views = self.service.views.subscribe();
         loop {
             self.service.pool.check()?;
             if count <= self.service.view.load().ready.len() {
                 return Ok(());
             }
             // The sender lives in the service that we hold.
-            if looks.changed().await.is_err() {
+            if views.changed().await.is_err() {
                 return Err(Error::Closed);
             }
         }

@@ -62,6 +62,7 @@ mod pool;
 mod replay;
 mod request;
 mod service;
+mod shared;
 mod stage;
 mod view;
 

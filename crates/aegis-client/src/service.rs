@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::balance::RoundRobin;
 use crate::budget::Budget;
-use crate::pool::Shared;
+use crate::shared::Shared;
 use crate::view::{Provider, View};
 
 /// What all channels of one service share.
@@ -22,8 +22,8 @@ pub(crate) struct Service {
     /// `name/version`, as each request carries it.
     pub(crate) header: HeaderValue,
     pub(crate) view: ArcSwap<View>,
-    /// Sent after each look at the directory and the links, whether or not the view differs.
-    pub(crate) looks: watch::Sender<()>,
+    /// Sent after each new view.
+    pub(crate) views: watch::Sender<()>,
     pub(crate) balance: RoundRobin,
     pub(crate) budget: Budget,
     pub(crate) counts: Counts,
@@ -46,7 +46,7 @@ impl Service {
             info,
             header,
             view: ArcSwap::default(),
-            looks: watch::Sender::new(()),
+            views: watch::Sender::new(()),
             balance: RoundRobin::default(),
             budget: Budget::new(Instant::now()),
             counts: Counts::default(),
@@ -67,12 +67,16 @@ impl Service {
             provider.heed(node);
             Arc::clone(provider)
         });
-        self.publish(View::new(providers.collect(), snapshot.is_synced()));
+        let new = View::new(providers.collect(), snapshot.is_synced());
+        // Slots that become free are changes too: they wake those who wait for one, and nobody else.
+        if !new.is_same(&old) {
+            self.publish(new);
+        }
     }
 
     pub(crate) fn publish(&self, view: View) {
         self.view.store(Arc::new(view));
-        self.looks.send_replace(());
+        self.views.send_replace(());
     }
 
     /// Whether the budget lets a refused request go out again.

@@ -121,6 +121,17 @@ impl View {
         view
     }
 
+    /// Whether calls would do the same by it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let same = |a: &[Arc<Provider>], b: &[Arc<Provider>]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        self.outlook == other.outlook
+            && same(&self.providers, &other.providers)
+            && same(&self.ready, &other.ready)
+            && same(&self.stalled, &other.stalled)
+    }
+
     /// Whether a call has anybody to go to, now or soon.
     pub(crate) fn is_hopeful(&self) -> bool {
         !self.ready.is_empty() || !self.stalled.is_empty() || self.outlook != Outlook::Bleak

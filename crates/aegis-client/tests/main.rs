@@ -10,6 +10,7 @@ mod balancing;
 mod building;
 mod deadlines;
 mod errors;
+mod explaining;
 mod lifecycle;
 mod moves;
 mod pinning;

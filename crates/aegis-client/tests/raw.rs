@@ -32,6 +32,8 @@ pub(crate) enum Raw {
     Cut,
     /// A frame that breaks the protocol, so that the client ends the connection.
     Nonsense,
+    /// Nothing, from then on, on whichever connection: a process that is stopped.
+    Silence,
     /// [`GoAwayBefore`](Self::GoAwayBefore) with the first request, `INTERNAL_ERROR` with the others.
     GoAwayOnceThenReset,
 }
@@ -56,6 +58,9 @@ impl RawPeer {
                 let (io, _) = listener.accept().await.unwrap();
                 let (tls, count) = (tls.clone(), Arc::clone(&count));
                 connections.spawn(async move {
+                    if matches!(raw, Raw::Silence) && 0 < count.load(Ordering::SeqCst) {
+                        return std::future::pending().await;
+                    }
                     if let Ok(accepted) = tls.accept(io).await {
                         drop(play(accepted.stream, raw, &count).await);
                     }
@@ -107,6 +112,7 @@ where
                     Raw::Cut => return Ok(()),
                     // DATA on stream 0.
                     Raw::Nonsense => write(&mut io, DATA, 0, 0, &[0; 4]).await?,
+                    Raw::Silence => return std::future::pending().await,
                     Raw::GoAwayOnceThenReset => unreachable!("replaced above"),
                 }
             }

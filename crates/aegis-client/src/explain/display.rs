@@ -1,201 +1,11 @@
-use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-use aegis_core::{Address, NodeId, ServiceInfo, ServiceVersion};
-use aegis_topology::{NodeState, ServiceEntry, Snapshot, SyncState};
-use aegis_transport::LinkStatus;
+use aegis_topology::SyncState;
 
-use crate::error::chain;
-use crate::service::{Counts, Service};
+use super::{Candidate, Explanation, Verdict};
 
 /// How many candidates a one-line summary spells out.
 const SPELLED_OUT: usize = 3;
-
-/// What a pool knows about a service: each candidate, and why it is or is not called.
-///
-/// `Display` prints a line for the service and one for each candidate.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Explanation {
-    /// The service asked about.
-    pub service: ServiceInfo,
-    /// How far the directory's first sync is; before it is complete, absence means nothing.
-    pub sync: SyncState,
-    /// How many nodes the directory holds that have not left.
-    pub nodes: usize,
-    /// The other versions of the service that active nodes advertise.
-    pub other_versions: Vec<ServiceVersion>,
-    /// The nodes that advertise the service, by node id.
-    pub candidates: Vec<Candidate>,
-    /// Calls begun on the service's channels.
-    pub calls: u64,
-    /// Requests that were never processed and went to a provider once more.
-    pub moved: u64,
-    /// Requests that a provider refused and that the budget did not let move again.
-    pub over_budget: u64,
-}
-
-/// A node that advertises the service.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Candidate {
-    /// Its id.
-    pub node_id: NodeId,
-    /// Where it is dialled.
-    pub addresses: Vec<Address>,
-    /// Whether it is called, and if not, why.
-    pub verdict: Verdict,
-    /// Requests that were given to it on this pool's channels of the service.
-    pub picks: u64,
-}
-
-/// Whether a candidate is called.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// It is connected and takes its turn.
-    Eligible {
-        /// Open connections that take new requests.
-        connections: usize,
-        /// Requests under way.
-        in_flight: usize,
-        /// Requests it can take at once.
-        slots: usize,
-    },
-    /// It is connected, but each stream it allows is in use: skipped while another provider has one.
-    Full {
-        /// Requests under way.
-        in_flight: usize,
-        /// Requests it can take at once.
-        slots: usize,
-    },
-    /// It is connected, but has not answered a PING in time: skipped while another provider exists.
-    Stalled,
-    /// It is being dialled; `failures` attempts in a row failed before.
-    Connecting {
-        /// Failed attempts in a row.
-        failures: u32,
-    },
-    /// The last attempt failed; the next one waits.
-    Backoff {
-        /// Failed attempts in a row.
-        failures: u32,
-        /// How long until the next attempt.
-        retry_in: Duration,
-        /// Why the last one failed.
-        error: String,
-    },
-    /// Its record says that it is shutting down.
-    Draining,
-    /// No channel of the pool asks for the service, so its providers are not dialled.
-    Unwatched,
-    /// The pool is closed.
-    Closed,
-}
-
-impl Verdict {
-    /// Whether new requests go there.
-    pub fn is_eligible(&self) -> bool {
-        matches!(self, Self::Eligible { .. })
-    }
-}
-
-impl Explanation {
-    /// One line that says why nobody is called, or how many are.
-    pub fn summary(&self) -> impl fmt::Display {
-        Summary(self)
-    }
-
-    /// The candidate with this id.
-    pub fn candidate(&self, node_id: &NodeId) -> Option<&Candidate> {
-        self.candidates.iter().find(|it| it.node_id == *node_id)
-    }
-
-    /// What stands in the way of one node.
-    pub(crate) fn verdict_on(&self, node_id: &NodeId) -> String {
-        match self.candidate(node_id) {
-            Some(candidate) => candidate.verdict.to_string(),
-            None => "it does not advertise the service any more".to_owned(),
-        }
-    }
-
-    fn eligible(&self) -> usize {
-        self.candidates.iter().filter(|it| it.verdict.is_eligible()).count()
-    }
-}
-
-/// Explains a service from the directory and, where a channel of it exists, from its links.
-pub(crate) fn explain(
-    info: &ServiceInfo,
-    snapshot: &Snapshot,
-    service: Option<&Service>,
-    closed: bool,
-) -> Explanation {
-    let mut other_versions = BTreeSet::new();
-    let mut candidates = Vec::new();
-    let view = service.map(|it| it.view.load());
-    for node in snapshot.nodes_by_service(info.name()) {
-        let others = node.services().iter().map(ServiceEntry::info);
-        let others = others.filter(|it| it.name() == info.name() && *it != info);
-        if node.state() == NodeState::Active {
-            other_versions.extend(others.map(|it| it.version().clone()));
-        }
-        if node.service(info).is_none() {
-            continue;
-        }
-        let provider = view.as_ref().and_then(|view| {
-            view.providers.iter().find(|provider| provider.node_id() == node.node_id())
-        });
-        let verdict = match (node.state(), provider) {
-            _ if closed => Verdict::Closed,
-            (NodeState::Active, Some(provider)) => provider.link.status().into(),
-            (NodeState::Active, None) => Verdict::Unwatched,
-            _ => Verdict::Draining,
-        };
-        candidates.push(Candidate {
-            node_id: node.node_id().clone(),
-            addresses: node.addresses().to_vec(),
-            verdict,
-            picks: provider.map_or(0, |provider| provider.picks.load(Ordering::Relaxed)),
-        });
-    }
-    let count = |counter: fn(&Counts) -> &AtomicU64| {
-        service.map_or(0, |service| counter(&service.counts).load(Ordering::Relaxed))
-    };
-    Explanation {
-        service: info.clone(),
-        sync: snapshot.sync_state().clone(),
-        nodes: snapshot.nodes().len(),
-        other_versions: other_versions.into_iter().collect(),
-        candidates,
-        calls: count(|counts| &counts.calls),
-        moved: count(|counts| &counts.moved),
-        over_budget: count(|counts| &counts.over_budget),
-    }
-}
-
-impl From<LinkStatus> for Verdict {
-    fn from(status: LinkStatus) -> Self {
-        match status {
-            LinkStatus::Connecting { failures, .. } => Self::Connecting { failures },
-            LinkStatus::Connected { stalled: true, .. } => Self::Stalled,
-            LinkStatus::Connected { in_flight, slots, .. } if slots <= in_flight => {
-                Self::Full { in_flight, slots }
-            }
-            LinkStatus::Connected { connections, in_flight, slots, .. } => {
-                Self::Eligible { connections, in_flight, slots }
-            }
-            LinkStatus::Backoff { failures, retry_at, error, .. } => Self::Backoff {
-                failures,
-                retry_in: retry_at.saturating_duration_since(Instant::now()),
-                error: chain(&*error),
-            },
-            _ => Self::Closed,
-        }
-    }
-}
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,7 +61,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-struct Summary<'a>(&'a Explanation);
+/// The explanation in one line.
+pub(super) struct Summary<'a>(pub(super) &'a Explanation);
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -295,6 +106,9 @@ impl fmt::Display for Summary<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use aegis_core::{NodeId, ServiceInfo, ServiceVersion};
     use aegis_topology::{SyncFailure, Timestamp};
 
     use super::*;

@@ -1,0 +1,214 @@
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use aegis_core::ServiceInfo;
+use aegis_gossip::Observer;
+use aegis_tls::Tls;
+use aegis_topology::{Directory, Watch};
+use aegis_transport::{Changes, Connections};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::explain::explain;
+use crate::limit::ResponseLimit;
+use crate::service::Service;
+use crate::view::View;
+use crate::{Error, Explanation};
+
+/// How long closing connections without a call may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Where a pool's directory comes from, and with it what the pool owns.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The node's, with what follows the mesh for it.
+    Node(
+        #[expect(dead_code, reason = "keeps the directory up to date")] Arc<dyn Any + Send + Sync>,
+    ),
+    /// Until the pool is closed.
+    Observer(Mutex<Option<Observer>>),
+    Fixed,
+}
+
+/// What pools, channels and calls hold.
+pub(crate) struct Shared {
+    directory: Directory,
+    pub(crate) connections: Connections,
+    tls: Tls,
+    pub(crate) limit: ResponseLimit,
+    pub(crate) source: Source,
+    runtime: Handle,
+    /// The services somebody has a channel of. Its lock also keeps two looks apart.
+    services: Mutex<HashMap<ServiceInfo, Weak<Service>>>,
+    closed: AtomicBool,
+    under_way: AtomicUsize,
+    idle: Notify,
+    follower: OnceLock<JoinHandle<()>>,
+}
+
+impl Shared {
+    pub(crate) fn start(
+        directory: Directory,
+        connections: Connections,
+        tls: Tls,
+        limit: ResponseLimit,
+        source: Source,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let shared = Arc::new(Self {
+            directory,
+            connections,
+            tls,
+            limit,
+            source,
+            runtime,
+            services: Mutex::default(),
+            closed: AtomicBool::new(false),
+            under_way: AtomicUsize::new(0),
+            idle: Notify::new(),
+            follower: OnceLock::new(),
+        });
+        let (directory, links) = (shared.directory.watch(), shared.connections.changes());
+        let follow = follow(Arc::downgrade(&shared), directory, links);
+        // Only just made, so it is not set yet.
+        drop(shared.follower.set(shared.runtime.spawn(follow)));
+        shared
+    }
+
+    /// The service's state, made anew if nobody has a channel of it; its providers are linked before it is returned.
+    pub(crate) fn service(self: &Arc<Self>, info: ServiceInfo) -> Arc<Service> {
+        // Opening a link spawns its driver, and a channel may be made outside the runtime.
+        let _runtime = self.runtime.enter();
+        let mut services = self.services();
+        if let Some(service) = services.get(&info).and_then(Weak::upgrade) {
+            return service;
+        }
+        let service = Service::new(Arc::clone(self), info.clone());
+        if !self.is_closed() {
+            service.look(&self.directory.snapshot());
+        }
+        services.insert(info, Arc::downgrade(&service));
+        service
+    }
+
+    fn look(&self) {
+        let mut live = Vec::new();
+        let mut services = self.services();
+        if self.is_closed() {
+            return;
+        }
+        let snapshot = self.directory.snapshot();
+        services.retain(|_, service| match service.upgrade() {
+            Some(service) => {
+                service.look(&snapshot);
+                live.push(service);
+                true
+            }
+            None => false,
+        });
+        // `live` goes after the lock: were one the last of its pool, its end would want the lock.
+        drop(services);
+    }
+
+    fn services(&self) -> MutexGuard<'_, HashMap<ServiceInfo, Weak<Service>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn explain(&self, info: &ServiceInfo) -> Explanation {
+        let service = self.services().get(info).and_then(Weak::upgrade);
+        explain(info, &self.directory.snapshot(), service.as_deref(), self.is_closed())
+    }
+
+    pub(crate) fn no_providers(&self, info: &ServiceInfo) -> Error {
+        Error::NoProviders { service: info.clone(), explanation: Box::new(self.explain(info)) }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Whether calls can be made at all: the pool is open and there is a certificate to call with.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        // A node that has shut down has closed the connections of its pools.
+        if self.is_closed() || self.connections.is_closed() {
+            return Err(Error::Closed);
+        }
+        self.tls.check_usable().map_err(|error| Error::NoTlsConfig { source: error.into() })
+    }
+
+    pub(crate) async fn close(&self) {
+        let mut live = Vec::new();
+        {
+            let services = self.services();
+            self.closed.store(true, Ordering::SeqCst);
+            live.extend(services.values().filter_map(Weak::upgrade));
+        }
+        for service in &live {
+            service.publish(View::default());
+        }
+        loop {
+            let idle = self.idle.notified();
+            if self.under_way.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            idle.await;
+        }
+        match &self.source {
+            Source::Node(_) => return,
+            Source::Observer(observer) => {
+                // It holds a stream open for as long as it lives.
+                drop(observer.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+            Source::Fixed => {}
+        }
+        self.connections.close(GOODBYE).await;
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get() {
+            follower.abort();
+        }
+    }
+}
+
+/// A call under way: it keeps the pool and its service's connections, and a closing pool waits for it.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    pub(crate) service: Arc<Service>,
+}
+
+impl UnderWay {
+    pub(crate) fn begin(service: &Arc<Service>) -> Self {
+        // Counted before the pool is asked whether it is closed, so that closing misses no call.
+        service.pool.under_way.fetch_add(1, Ordering::SeqCst);
+        service.counts.calls.fetch_add(1, Ordering::Relaxed);
+        Self { service: Arc::clone(service) }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let pool = &self.service.pool;
+        if pool.under_way.fetch_sub(1, Ordering::SeqCst) == 1 && pool.is_closed() {
+            pool.idle.notify_waiters();
+        }
+    }
+}
+
+/// Makes the views of all services anew whenever the directory or a connection changes.
+async fn follow(pool: Weak<Shared>, mut directory: Watch, mut links: Changes) {
+    loop {
+        tokio::select! {
+            _ = directory.changed() => {}
+            () = links.changed() => {}
+        }
+        let Some(pool) = pool.upgrade() else { return };
+        pool.look();
+    }
+}
