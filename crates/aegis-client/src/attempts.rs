@@ -1,3 +1,4 @@
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -224,7 +225,12 @@ impl<'a> Attempts<'a> {
 
     /// The status of a failed attempt, with the number of attempts.
     fn failed(&self, error: CallError) -> Status {
+        let is_callers = error.source().and_then(|it| it.downcast_ref::<Status>()).is_some();
         let cause = Status::from(error);
+        if is_callers {
+            // The request's own body failed, and its status is the caller's.
+            return cause;
+        }
         let text =
             format!("{} (attempt {} of {})", cause.message(), self.sent, self.call.service().info);
         let mut status = Status::new(cause.code(), text);

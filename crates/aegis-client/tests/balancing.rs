@@ -1,11 +1,12 @@
 //! Who gets a call.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
+use tokio::net::TcpListener;
 
 use crate::mesh::{Mesh, PATIENCE, call_many, fill, identity};
 use crate::provider::{Act, Provider};
@@ -29,14 +30,33 @@ async fn three_connected_providers_share_the_calls_exactly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_that_is_down_costs_no_call() {
+async fn providers_that_are_down_silent_or_rude_cost_no_call() {
     let mesh = Mesh::new();
-    let up = Provider::start(&mesh, "up").await;
+    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
     let down = Provider::start(&mesh, "down").await.kill().await;
-    let pool = mesh.builder(&[("down", down), ("up", up.address)]).build().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = [
+        ("a", a.address),
+        ("b", b.address),
+        ("down", down),
+        ("rude", rude.local_addr().unwrap()),
+        ("silent", silent.local_addr().unwrap()),
+    ];
+    // It takes each connection and closes it.
+    let closing = tokio::spawn(async move {
+        while let Ok(accepted) = rude.accept().await {
+            drop(accepted);
+        }
+    });
+    let pool = mesh.builder(&addresses).build().unwrap();
     // From a cold start: nobody is connected yet.
-    let counts = call_many(&identity(&pool), 300).await.unwrap();
-    assert_eq!(counts, BTreeMap::from([("up".to_owned(), 300)]));
+    let began = Instant::now();
+    let counts = call_many(&identity(&pool), 1_000).await.unwrap();
+    assert_eq!(counts.values().sum::<usize>(), 1_000);
+    assert!(counts.keys().all(|id| id == "a" || id == "b"), "{counts:?}");
+    assert!(began.elapsed() < Duration::from_secs(4), "no call waits for a dial to give up");
+    closing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

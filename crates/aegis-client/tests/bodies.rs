@@ -16,6 +16,7 @@ use tonic::body::Body;
 pub(crate) struct Pieces {
     left: VecDeque<Bytes>,
     open: bool,
+    failure: Option<Status>,
     pace: Duration,
     next: Pin<Box<Sleep>>,
 }
@@ -23,7 +24,18 @@ pub(crate) struct Pieces {
 impl Pieces {
     pub(crate) fn new(sizes: &[usize], open: bool) -> Self {
         let pieces = sizes.iter().map(|size| Bytes::from(vec![7; *size])).collect();
-        Self { left: pieces, open, pace: Duration::ZERO, next: Box::pin(sleep(Duration::ZERO)) }
+        Self {
+            left: pieces,
+            open,
+            failure: None,
+            pace: Duration::ZERO,
+            next: Box::pin(sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Fails instead of ending.
+    pub(crate) fn failing(self, failure: Status) -> Self {
+        Self { failure: Some(failure), ..self }
     }
 
     /// So long before each piece, and before the end.
@@ -48,7 +60,7 @@ impl http_body::Body for Pieces {
         match self.left.pop_front() {
             Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
             None if self.open => Poll::Pending,
-            None => Poll::Ready(None),
+            None => Poll::Ready(self.failure.take().map(Err)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How much of a request can be sent again.
 
-use tonic::Code;
+use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::bodies::{Pieces, upload};
@@ -40,4 +40,16 @@ async fn a_request_is_sent_again_only_while_all_of_it_that_was_taken_is_kept() {
     check(&[KEPT, KEPT, KEPT, KEPT, KEPT, KEPT], false, false).await;
     check(&[100], true, true).await;
     check(&[KEPT, KEPT, KEPT, KEPT, KEPT, KEPT], true, false).await;
+}
+
+#[tokio::test]
+async fn a_request_that_fails_by_itself_ends_with_its_own_status() {
+    let mesh = Mesh::new();
+    let provider = Provider::start(&mesh, "a").await;
+    let pool = mesh.pool(&[&provider]);
+    let failure = Status::data_loss("the caller's own words");
+    let pieces = Pieces::new(&[10], false).failing(failure);
+    let status = pool.channel(IDENTITY).call(upload(pieces)).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::DataLoss, "the caller's own words"));
+    assert!(provider.requests() <= 1);
 }
