@@ -1,0 +1,113 @@
+//! Requests that break off, and answers that nobody reads.
+
+use std::time::{Duration, Instant};
+
+use aegis_node::Limits;
+use aegis_testing::eventually;
+use bytes::Bytes;
+use h2::Reason;
+use http::Request;
+use tokio::time::timeout;
+
+use crate::support::{LIMIT, Peer, message, node, post, read};
+
+/// A message that says it has more bytes than come.
+fn half() -> Bytes {
+    message(&[7; 100]).slice(..50)
+}
+
+#[tokio::test]
+async fn a_request_that_its_caller_resets_halfway_is_dropped() {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let (_response, mut stream) = peer.open(post("Echo")).await.unwrap();
+    stream.send_data(half(), false).unwrap();
+    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
+    stream.send_reset(Reason::CANCEL);
+    eventually(LIMIT, || match (lab.seen.cancelled(), lab.seen.cut()) {
+        // The handler saw its body break off, or was dropped before it looked.
+        (1, 0) | (0, 1) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    peer.ask().await;
+}
+
+#[tokio::test]
+async fn a_request_that_ends_within_a_message_is_an_error_of_its_call() {
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    // A generated server, which every node has.
+    let ping = Request::post("https://server/aegis.MeshService/Ping")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let answer = peer.call(ping, half()).await.unwrap();
+    assert_eq!(answer.code(), Some("13"), "{answer:?}");
+    peer.ask().await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_drops_the_handlers_of_its_calls() {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let mut open = Vec::new();
+    for method in ["Forever", "Echo", "Slow"] {
+        let (response, mut stream) = peer.open(post(method)).await.unwrap();
+        stream.send_data(half(), false).unwrap();
+        open.push((response, stream));
+    }
+    eventually(LIMIT, || if lab.seen.calls() == 3 { Ok(()) } else { Err("not called") }).await;
+    drop(peer);
+    eventually(LIMIT, || match (lab.seen.cancelled(), server.stats().connections) {
+        (3, 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends_with_its_deadline() {
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    for method in ["Big", "Events"] {
+        let mut request = post(method);
+        request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let began = Instant::now();
+        let mut body = peer.send(request, Bytes::new()).await.unwrap().into_body();
+        // Takes in what the window holds and opens no other.
+        let mut length = 0;
+        while let Some(piece) = timeout(LIMIT, body.data()).await.expect("the call hangs") {
+            length += piece.unwrap().len();
+        }
+        assert_eq!(length, 65_535, "{method}");
+        let trailers = body.trailers().await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], "4", "{method}");
+        assert!(Duration::from_millis(290) < began.elapsed(), "{method}: {:?}", began.elapsed());
+        // It has taken the whole window of its connection with it, as any unread answer does, until it is let go.
+        drop(body);
+        peer.ask().await;
+    }
+}
+
+#[tokio::test]
+async fn many_small_messages_to_a_slow_handler_stop_nobody_else() {
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let (response, mut stream) = peer.open(post("Slow")).await.unwrap();
+    // Far more frames than h2 takes by itself from a reader that lags.
+    for _ in 0..30_000 {
+        stream.send_data(message(b""), false).unwrap();
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    let mut calls = 0;
+    let mut response = std::pin::pin!(response);
+    let answer = loop {
+        tokio::select! {
+            response = &mut response => break read(response.unwrap()).await.unwrap(),
+            _ = peer.ask() => calls += 1,
+        }
+    };
+    assert_eq!((answer.code(), &answer.data[5..7]), (Some("0"), &b"30"[..]), "{answer:?}");
+    assert!(20 < calls, "{calls} calls beside the slow one");
+}

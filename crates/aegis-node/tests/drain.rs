@@ -1,0 +1,136 @@
+//! What becomes of connections and calls when the server ends, well or at once.
+
+use std::time::{Duration, Instant};
+
+use aegis_node::Limits;
+use aegis_testing::eventually;
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::support::{
+    ACK, END_HEADERS, END_STREAM, Frames, Kind, LIMIT, Peer, node, node_with, post, request_block,
+    tls,
+};
+
+const STEP: Duration = Duration::from_millis(300);
+
+/// Reads until the other end closes.
+async fn closed(io: &mut (impl AsyncRead + Unpin)) {
+    let mut bytes = [0; 1024];
+    let reading = async { while let Ok(1..) = io.read(&mut bytes).await {} };
+    timeout(LIMIT, reading).await.expect("the server did not close");
+}
+
+#[tokio::test]
+async fn a_drain_lets_calls_run_and_turns_away_whoever_has_not_begun() {
+    let (mesh, server, lab) =
+        node_with(Limits::default(), |node| node.drain_timeout(4 * STEP)).await;
+    let address = server.local_addr();
+    let peer = Peer::connect(mesh.ca(), "peer", address).await;
+    let (running, mut stream) = peer.open(post("Forever")).await.unwrap();
+    stream.send_data(Bytes::new(), true).unwrap();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut mute = tls(mesh.ca(), "mute", address).await.unwrap();
+    eventually(LIMIT, || match (lab.seen.calls(), server.stats().connections) {
+        (1, 2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+
+    let began = Instant::now();
+    let shutdown = tokio::spawn(server.shutdown());
+    closed(&mut silent).await;
+    closed(&mut mute).await;
+    // The listener went first, with whatever waited in its backlog.
+    assert!(TcpStream::connect(address).await.is_err());
+    assert!(began.elapsed() < 4 * STEP, "they were held until the end of the drain");
+    assert_eq!(lab.seen.cancelled(), 0);
+
+    let answer = timeout(LIMIT, running).await.unwrap().unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
+    assert!(4 * STEP <= began.elapsed());
+    shutdown.await.unwrap().unwrap();
+    assert_eq!(lab.seen.cancelled(), 1);
+    assert!(began.elapsed() < 8 * STEP, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn late_streams_are_served_until_the_peer_knows_and_then_refused_as_never_processed() {
+    let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(LIMIT)).await;
+    let mut frames = Frames::connect(mesh.ca(), "peer", server.local_addr()).await;
+    // A call that keeps the connection open.
+    frames.send(Kind::Headers, END_HEADERS, 1, &request_block("/test.Lab/Echo")).await;
+    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
+    let shutdown = tokio::spawn(server.shutdown());
+
+    // The first step announces the end and refuses nothing.
+    let first = frames.next(Kind::GoAway).await;
+    assert_eq!((first.word(0), first.word(1)), ((1 << 31) - 1, 0));
+    let ping = frames.next(Kind::Ping).await;
+    let flags = END_HEADERS | END_STREAM;
+    frames.send(Kind::Headers, flags, 3, &request_block("/test.Lab/Seen")).await;
+    assert_eq!(frames.next(Kind::Data).await.stream, 3);
+
+    // Its answer shows that the peer knows; the second step names the last stream that was served.
+    frames.send(Kind::Ping, ACK, 0, &ping.payload).await;
+    let second = frames.next(Kind::GoAway).await;
+    assert_eq!((second.word(0), second.word(1)), (3, 0));
+    let calls = lab.seen.calls();
+    frames.send(Kind::Headers, flags, 5, &request_block("/test.Lab/Seen")).await;
+    // The first call goes on to its good end, and with it the connection and the server.
+    frames.send(Kind::Data, END_STREAM, 1, &[]).await;
+    let rest = frames.rest().await;
+    assert!(
+        rest.iter().any(|frame| frame.stream == 1 && frame.flags & END_STREAM != 0),
+        "{rest:?}"
+    );
+    assert!(rest.iter().all(|frame| frame.stream != 5), "{rest:?}");
+    assert_eq!(lab.seen.calls(), calls);
+    timeout(LIMIT, shutdown).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_holds_the_end_for_a_second() {
+    let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(STEP)).await;
+    let mut frames = Frames::connect(mesh.ca(), "deaf", server.local_addr()).await;
+    // Windows without end, so that only the socket is full.
+    let window = ((1_u32 << 31) - 1).to_be_bytes();
+    frames.send(Kind::Settings, 0, 0, &[&[0, 4], &window[..]].concat()).await;
+    frames.send(Kind::WindowUpdate, 0, 0, &((1_u32 << 31) - 65_536).to_be_bytes()).await;
+    frames
+        .send(Kind::Headers, END_HEADERS | END_STREAM, 1, &request_block("/test.Lab/Events"))
+        .await;
+    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
+
+    let began = Instant::now();
+    server.shutdown().await.unwrap();
+    let took = began.elapsed();
+    assert!((STEP..STEP + Duration::from_millis(1_500)).contains(&took), "{took:?}");
+    frames.rest().await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_is_gone_at_once() {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let address = server.local_addr();
+    let mut peer = Peer::connect(mesh.ca(), "peer", address).await;
+    let (running, _stream) = peer.open(post("Forever")).await.unwrap();
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let mut mute = tls(mesh.ca(), "mute", address).await.unwrap();
+    eventually(LIMIT, || match (lab.seen.calls(), server.stats().connections) {
+        (1, 2) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    let began = Instant::now();
+    drop(server);
+    assert!(timeout(LIMIT, running).await.unwrap().is_err());
+    peer.closed().await;
+    closed(&mut silent).await;
+    closed(&mut mute).await;
+    assert!(TcpStream::connect(address).await.is_err());
+    assert_eq!(lab.seen.cancelled(), 1);
+    assert!(began.elapsed() < STEP, "{:?}", began.elapsed());
+}

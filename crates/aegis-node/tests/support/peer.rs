@@ -1,0 +1,139 @@
+use std::net::SocketAddr;
+
+use aegis_testing::TestCa;
+use aegis_tls::{ClientStream, ConnectError, Expected};
+use bytes::Bytes;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::LIMIT;
+
+/// A TLS connection of the node `id`, before HTTP/2.
+pub(crate) async fn tls(
+    ca: &TestCa,
+    id: &str,
+    address: SocketAddr,
+) -> Result<ClientStream<TcpStream>, ConnectError> {
+    dial(&ca.tls(id, "test"), address).await
+}
+
+pub(crate) async fn dial(
+    tls: &aegis_tls::Tls,
+    address: SocketAddr,
+) -> Result<ClientStream<TcpStream>, ConnectError> {
+    let io = TcpStream::connect(address).await.map_err(|source| ConnectError::Io { source })?;
+    Ok(tls.connect(Expected::AnyMember, io).await?.stream)
+}
+
+/// A peer that speaks HTTP/2 and nothing of ours.
+pub(crate) struct Peer {
+    send: SendRequest<Bytes>,
+    driver: AbortOnDropHandle<Result<(), h2::Error>>,
+}
+
+/// The whole answer to a call.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) head: http::response::Parts,
+    pub(crate) data: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
+}
+
+impl Answer {
+    /// What `grpc-status` says, in the trailers or, where there is nothing else, in the head.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.field("grpc-status")
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        self.field("grpc-message").unwrap_or_default()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        let value = self.trailers.get(name).or_else(|| self.head.headers.get(name));
+        value.and_then(|value| value.to_str().ok())
+    }
+}
+
+impl Peer {
+    pub(crate) async fn connect(ca: &TestCa, id: &str, address: SocketAddr) -> Self {
+        Self::over(tls(ca, id, address).await.unwrap()).await.unwrap()
+    }
+
+    pub(crate) async fn over(io: ClientStream<TcpStream>) -> Result<Self, h2::Error> {
+        // Its own guards are none of what is tested here.
+        let handshake = Builder::new()
+            .data_frame_budget(256 << 20)
+            .max_local_error_reset_streams(None)
+            .handshake(io);
+        let (send, connection) = handshake.await?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(connection));
+        Ok(Self { send: send.ready().await?, driver })
+    }
+
+    /// Begins a call; its request goes on with the stream.
+    pub(crate) async fn open(
+        &self,
+        request: Request<()>,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        self.send.clone().ready().await?.send_request(request, false)
+    }
+
+    pub(crate) async fn send(
+        &self,
+        request: Request<()>,
+        body: Bytes,
+    ) -> Result<Response<RecvStream>, h2::Error> {
+        let (response, mut stream) = self.open(request).await?;
+        stream.send_data(body, true)?;
+        response.await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        request: Request<()>,
+        body: Bytes,
+    ) -> Result<Answer, h2::Error> {
+        read(self.send(request, body).await?).await
+    }
+
+    /// A call that any server answers at once; it has to go well.
+    pub(crate) async fn ask(&self) -> String {
+        let answer = tokio::time::timeout(LIMIT, self.call(post("Seen"), Bytes::new()));
+        let answer = answer.await.expect("the call hangs").expect("the call broke");
+        assert_eq!(answer.code(), Some("0"), "{answer:?}");
+        String::from_utf8(answer.data[5..].to_vec()).unwrap()
+    }
+
+    /// Waits until the connection is closed.
+    pub(crate) async fn closed(&mut self) {
+        tokio::time::timeout(LIMIT, &mut self.driver).await.expect("still open").unwrap().ok();
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.driver.is_finished()
+    }
+}
+
+pub(crate) async fn read(response: Response<RecvStream>) -> Result<Answer, h2::Error> {
+    let (head, mut body) = response.into_parts();
+    let mut data = Vec::new();
+    while let Some(piece) = body.data().await.transpose()? {
+        body.flow_control().release_capacity(piece.len())?;
+        data.extend(piece);
+    }
+    let trailers = body.trailers().await?.unwrap_or_default();
+    Ok(Answer { head, data, trailers })
+}
+
+/// A gRPC request for a method of the lab.
+pub(crate) fn post(method: &str) -> Request<()> {
+    Request::post(format!("https://server/test.Lab/{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
+}
