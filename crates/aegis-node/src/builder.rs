@@ -14,8 +14,8 @@ use tonic::server::NamedService;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::dispatch::Handler;
 use crate::error::BuildError;
+use crate::handler::Handler;
 use crate::limits::Limits;
 use crate::node::{Node, Parts};
 use crate::registry::{Registrations, Registry};

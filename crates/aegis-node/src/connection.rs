@@ -161,6 +161,7 @@ where
             () = &mut drained, if matches!(stage, Stage::Open) => {
                 stage = Stage::Draining;
                 connection.graceful_shutdown();
+                keepalive.ask();
                 timer.as_mut().reset(after(Duration::MAX));
             }
             () = poll_fn(|cx| keepalive.poll(cx)) => {

@@ -1,124 +1,14 @@
 //! From the path of a request to its handler: a table by gRPC service name.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use aegis_core::ServiceInfo;
 use http::header::ALLOW;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
-use tower_service::Service;
 
-type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
-/// A gRPC service behind one name: what layers wrap and the server calls.
-///
-/// It never fails; an error is an answer with a gRPC status.
-#[derive(Clone)]
-pub struct Handler {
-    name: &'static str,
-    call: Arc<dyn Fn(Request<Body>) -> Answer + Send + Sync>,
-}
-
-impl Handler {
-    /// A generated server, or any tower service with a gRPC service name.
-    pub(crate) fn new<S>(service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-    {
-        Self::from_service(S::NAME, service)
-    }
-
-    /// The gRPC service name, such as `aegis.identity.v1.IdentityService`.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// A wrapped handler: errors of the layer become a gRPC status.
-    pub(crate) fn layered<S, B>(name: &'static str, service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        Self::from_service(name, service)
-    }
-
-    fn from_service<S, B>(name: &'static str, service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
-        S::Future: Send + 'static,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let call = move |request| -> Answer {
-            let mut service = service.clone();
-            Box::pin(async move {
-                if let Err(error) = std::future::poll_fn(|cx| service.poll_ready(cx)).await {
-                    return Status::from_error(error.into()).into_http();
-                }
-                match service.call(request).await {
-                    Ok(response) => response.map(Body::new),
-                    Err(error) => Status::from_error(error.into()).into_http(),
-                }
-            })
-        };
-        Self { name, call: Arc::new(call) }
-    }
-}
-
-impl fmt::Debug for Handler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Handler").field(&self.name).finish()
-    }
-}
-
-impl Service<Request<Body>> for Handler {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = HandlerFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> HandlerFuture {
-        HandlerFuture((self.call)(request))
-    }
-}
-
-/// The answer of a [`Handler`].
-pub struct HandlerFuture(Answer);
-
-impl fmt::Debug for HandlerFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerFuture").finish_non_exhaustive()
-    }
-}
-
-impl Future for HandlerFuture {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(cx).map(Ok)
-    }
-}
+use crate::handler::Handler;
 
 /// One entry of the table.
 #[derive(Debug, Clone)]
@@ -233,6 +123,12 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use tonic::server::NamedService;
+    use tower_service::Service;
+
     use super::*;
 
     #[derive(Clone)]

@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tonic_health::ServingStatus;
@@ -20,6 +20,14 @@ pub struct Health {
 struct State {
     report: HealthReport,
     listening: bool,
+    /// Grows with each change.
+    revision: u64,
+}
+
+impl State {
+    fn serving(&self) -> bool {
+        self.listening && self.report.status != HealthStatus::Unhealthy
+    }
 }
 
 /// What a node says about its health.
@@ -68,7 +76,11 @@ impl Health {
             since: SystemTime::now(),
         };
         let names = names.into_iter().chain([""]).collect();
-        Self { reporter, names, state: Arc::new(Mutex::new(State { report, listening: false })) }
+        Self {
+            reporter,
+            names,
+            state: Arc::new(Mutex::new(State { report, listening: false, revision: 0 })),
+        }
     }
 
     /// Says how the node is; health checks and watchers hear of it at once.
@@ -82,7 +94,7 @@ impl Health {
 
     /// What was said last.
     pub fn report(&self) -> HealthReport {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).report.clone()
+        self.state().report.clone()
     }
 
     /// The server has begun to listen, or begins to drain.
@@ -91,14 +103,60 @@ impl Health {
     }
 
     async fn change(&self, change: impl FnOnce(&mut State)) {
-        let serving = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut state = self.state();
             change(&mut state);
-            state.listening && state.report.status != HealthStatus::Unhealthy
-        };
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in self.names.iter() {
-            self.reporter.set_service_status(*name, status).await;
+            state.revision += 1;
+        }
+        // Whoever told an old state while it changed tells the new one too, so that the last word is never old.
+        let mut told = None;
+        loop {
+            let (revision, serving) = {
+                let state = self.state();
+                (state.revision, state.serving())
+            };
+            if told == Some(revision) {
+                return;
+            }
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            for name in self.names.iter() {
+                self.reporter.set_service_status(*name, status).await;
+            }
+            told = Some(revision);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Request;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_server::Health as _;
+    use tonic_health::server::HealthService;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_last_word_is_never_an_old_one() {
+        for _ in 0..200 {
+            let reporter = HealthReporter::new();
+            let service = HealthService::from_health_reporter(reporter.clone());
+            let health = Health::new(reporter, ["pkg.A", "pkg.B"]);
+            health.set_listening(true).await;
+            let mut changes = tokio::task::JoinSet::new();
+            for status in [HealthStatus::Healthy, HealthStatus::Unhealthy, HealthStatus::Unknown] {
+                let health = health.clone();
+                changes.spawn(async move { health.set(status, "").await });
+            }
+            changes.join_all().await;
+            let request = HealthCheckRequest { service: "pkg.B".to_owned() };
+            let told = service.check(Request::new(request)).await.unwrap().into_inner().status();
+            let healthy = health.report().status != HealthStatus::Unhealthy;
+            assert_eq!(told.as_str_name() == "SERVING", healthy);
         }
     }
 }

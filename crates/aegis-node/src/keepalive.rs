@@ -36,6 +36,18 @@ impl Keepalive {
         Self { ping: connection.ping_pong(), activity, interval, timeout, asked: None, timer }
     }
 
+    /// Asks now: a peer that is gone must not hold the end of its connection.
+    pub(crate) fn ask(&mut self) {
+        if self.asked.is_none()
+            && let Some(ping) = &mut self.ping
+            && ping.send_ping(Ping::opaque()).is_ok()
+        {
+            let now = Instant::now();
+            self.asked = Some(now);
+            self.timer.as_mut().reset(later(now, self.timeout));
+        }
+    }
+
     /// Ready when the peer is taken for dead.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(ping) = &mut self.ping else { return Poll::Pending };

@@ -1,6 +1,6 @@
 use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aegis_client::ServicePool;
@@ -9,12 +9,13 @@ use aegis_gossip::{Member, Observer};
 use aegis_proto::mesh::mesh_service_server::MeshServiceServer;
 use aegis_tls::Tls;
 use aegis_topology::{Description, Directory};
-use aegis_transport::{Connections, Network, Settings};
+use aegis_transport::{Connections, Listener, Network, Settings};
 
 use crate::accept::{Acceptor, Stages};
 use crate::builder::NodeBuilder;
-use crate::dispatch::{Handler, Route, Routes};
+use crate::dispatch::{Route, Routes};
 use crate::error::StartError;
+use crate::handler::Handler;
 use crate::health::Health;
 use crate::limits::Limits;
 use crate::mesh_service::Mesh;
@@ -177,7 +178,7 @@ impl Node {
 
     /// Follows the mesh as a client, unless the node does so already or is a member.
     fn observe(&self) {
-        let mut role = self.0.view.role.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut role = self.role();
         if matches!(*role, Role::Idle) {
             *role = Role::Observer(self.0.view.member.observe(self.0.parts.seeds.iter().cloned()));
         }
@@ -196,7 +197,9 @@ impl Node {
         let Some(bind) = &parts.bind else {
             return Err(StartError::NoAddress { node: parts.id.clone() });
         };
-        let claim = self.claim()?;
+        if matches!(*self.role(), Role::Member) {
+            return Err(StartError::AlreadyStarted { node: parts.id.clone() });
+        }
         let failed = |source| StartError::Bind { address: bind.clone(), source };
         let listener = parts.network.bind(bind).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
@@ -206,16 +209,32 @@ impl Node {
             parts.description.services().iter().cloned(),
         )
         .map_err(|error| StartError::Publish { source: error.into() })?;
-        let mesh = Mesh::new(
-            Arc::clone(&inner.about),
-            inner.view.member.directory(),
-            inner.health.clone(),
-        );
+        // The last wait: from here on nothing can be interrupted half-way.
+        inner.health.set_listening(true).await;
+        let serving = self.serve(listener, description)?;
+        tracing::info!(node = %parts.id, address = %local, "listening");
+        Ok(Server::new(self.clone(), local, serving))
+    }
+
+    /// Accepts connections, then becomes a member: peers may dial as soon as they see the record.
+    fn serve(
+        &self,
+        listener: Box<dyn Listener>,
+        description: Description,
+    ) -> Result<Serving, StartError> {
+        let inner = &self.0;
+        let parts = &inner.parts;
+        let mut role = self.role();
+        if matches!(*role, Role::Member) {
+            return Err(StartError::AlreadyStarted { node: parts.id.clone() });
+        }
+        let member = &inner.view.member;
+        let mesh = Mesh::new(Arc::clone(&inner.about), member.directory(), inner.health.clone());
         let mut routes = parts.routes.clone();
         let ours = [
             inner.health_service.clone(),
             Handler::new(MeshServiceServer::new(mesh)),
-            Handler::new(inner.view.member.service()),
+            Handler::new(member.service()),
         ];
         for handler in ours {
             // The builder refused these names to others.
@@ -232,24 +251,18 @@ impl Node {
             stages: stages.clone(),
         };
         let task = acceptor.spawn();
-        // Peers may dial as soon as they see the record: the loop accepts already.
-        inner
-            .view
-            .member
+        member
             .start(description, parts.seeds.iter().cloned())
             .map_err(|error| StartError::Publish { source: error.into() })?;
-        let serving = Serving {
+        *role = Role::Member;
+        Ok(Serving {
             task,
             stages,
             counters,
             membership: Membership(Arc::clone(&inner.view)),
             health: inner.health.clone(),
             drain_timeout: parts.drain_timeout,
-        };
-        inner.health.set_listening(true).await;
-        tracing::info!(node = %parts.id, address = %local, "listening");
-        claim.keep();
-        Ok(Server::new(self.clone(), local, serving))
+        })
     }
 
     /// Where others dial this node.
@@ -264,14 +277,8 @@ impl Node {
         }
     }
 
-    /// Makes this the one start of the node; undone when dropped without [`keep`](Claim::keep).
-    fn claim(&self) -> Result<Claim<'_>, StartError> {
-        let mut role = self.0.view.role.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*role, Role::Member) {
-            return Err(StartError::AlreadyStarted { node: self.id().clone() });
-        }
-        *role = Role::Member;
-        Ok(Claim { node: self, kept: false })
+    fn role(&self) -> MutexGuard<'_, Role> {
+        self.0.view.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn parsed_certificates(&self) -> u64 {
@@ -280,25 +287,6 @@ impl Node {
 
     pub(crate) fn connections(&self) -> &Connections {
         &self.0.connections
-    }
-}
-
-struct Claim<'a> {
-    node: &'a Node,
-    kept: bool,
-}
-
-impl Claim<'_> {
-    fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            *self.node.0.view.role.lock().unwrap_or_else(PoisonError::into_inner) = Role::Idle;
-        }
     }
 }
 

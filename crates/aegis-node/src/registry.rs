@@ -10,8 +10,9 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
 
-use crate::dispatch::{Handler, Route, Routes};
+use crate::dispatch::{Route, Routes};
 use crate::error::BuildError;
+use crate::handler::Handler;
 
 /// Names that aegis serves itself: exact, and as prefixes.
 const RESERVED: [&str; 2] = ["aegis.MeshService", "grpc.health.v1.Health"];

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_gossip::PublishError;
+use aegis_gossip::{MemberStatus, PublishError};
 use aegis_topology::NodeState;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
@@ -57,6 +57,11 @@ impl Server {
     /// The server's counters.
     pub fn stats(&self) -> ServerStats {
         self.serving.counters.read(self.node.parsed_certificates())
+    }
+
+    /// How this node stands in the directory: another process with its id may have displaced it.
+    pub fn membership(&self) -> MemberStatus {
+        self.serving.membership.member().status()
     }
 
     /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.

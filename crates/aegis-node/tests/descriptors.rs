@@ -1,18 +1,85 @@
 //! A process without a descriptor left neither ends nor spins, and recovers.
 
-use std::time::Duration;
+use std::future::ready;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use aegis_core::Address;
+use aegis_node::Limits;
 use aegis_testing::eventually;
+use aegis_transport::{BoxFuture, BoxIo, Listener, Network, Tcp};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Child, LIMIT, Peer, dial};
+use crate::support::{Child, LIMIT, Peer, dial, node_with};
 
 const DESCRIPTORS: usize = 64;
 
 fn start() -> Child {
     Child::start_with(&format!("ulimit -n {DESCRIPTORS}"))
+}
+
+/// Sockets whose accept fails so many times before each that is good.
+#[derive(Debug)]
+struct Failing(io::ErrorKind, u32);
+
+impl Network for Failing {
+    fn connect(&self, address: &Address) -> BoxFuture<'static, io::Result<BoxIo>> {
+        Tcp::default().connect(address)
+    }
+
+    fn bind(&self, address: &Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let (listening, kind, times) = (Tcp::default().bind(address), self.0, self.1);
+        Box::pin(async move {
+            let listener = listening.await?;
+            Ok(Box::new(FailingListener { listener, kind, times, left: times })
+                as Box<dyn Listener>)
+        })
+    }
+}
+
+struct FailingListener {
+    listener: Box<dyn Listener>,
+    kind: io::ErrorKind,
+    times: u32,
+    left: u32,
+}
+
+impl Listener for FailingListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<BoxIo>> {
+        if 0 < self.left {
+            self.left -= 1;
+            return Box::pin(ready(Err(self.kind.into())));
+        }
+        Box::pin(async {
+            let io = self.listener.accept().await?;
+            self.left = self.times;
+            Ok(io)
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn an_accept_that_fails_is_tried_again_and_a_peer_that_left_delays_nobody() {
+    for (kind, times, limit) in [
+        (io::ErrorKind::ConnectionAborted, 1_000, Duration::from_millis(500)),
+        (io::ErrorKind::OutOfMemory, 4, Duration::from_secs(3)),
+    ] {
+        let network = Arc::new(Failing(kind, times));
+        let (mesh, server, _lab) = node_with(Limits::default(), |node| node.network(network)).await;
+        let began = Instant::now();
+        for name in ["a", "b", "c"] {
+            Peer::connect(mesh.ca(), name, server.local_addr()).await.ask().await;
+        }
+        assert!(began.elapsed() < limit, "{kind}: {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test]
