@@ -1,10 +1,10 @@
 //! What `build()` and `start()` refuse.
 
-use aegis::node::{BuildError, StartError};
+use aegis::node::{BuildError, MemberStatus, StartError};
 use aegis::{Node, NodeBuilder, ServiceInfo, TlsOptions};
 use aegis_testing::{TestCa, TestMesh};
 
-use crate::service::{IDENTITY_V1, Identity};
+use crate::service::{IDENTITY_V1, Identity, LIMIT};
 
 const AUDIT_V1: ServiceInfo = ServiceInfo::from_static("audit", "v1");
 
@@ -107,12 +107,20 @@ async fn a_node_listens_once_and_only_where_it_can() {
     let server = mesh.serve("a", |node| node).await;
     assert!(matches!(server.node().start().await, Err(StartError::AlreadyStarted { .. })));
 
+    let identity = Identity::new("a");
+    let provider = mesh.serve("p", |node| identity.on(node)).await;
     let taken = mesh.builder("b").address(server.local_addr().to_string()).build().unwrap();
+    // What was handed out before a failed start goes on following the mesh.
+    let directory = taken.directory();
     let error = taken.start().await.map(|_| ()).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {}", server.local_addr()));
+    directory.wait_for_providers(&IDENTITY_V1, 1, LIMIT).await.unwrap();
     // The failed start can be tried again.
     server.shutdown().await.unwrap();
-    taken.start().await.unwrap().shutdown().await.unwrap();
+    let second = taken.start().await.unwrap();
+    assert!(matches!(second.membership(), MemberStatus::Advertised { .. }));
+    second.shutdown().await.unwrap();
+    drop(provider);
 }
 
 /// A handler that takes one of our own names.
