@@ -10,7 +10,9 @@ use super::*;
 fn keys_are_private_from_the_first_byte_on_whatever_the_umask() {
     for (umask, public) in [("000", 0o644), ("022", 0o644), ("077", 0o600)] {
         let directory = Directory::new();
-        assert!(child(&directory, "morpheus-1", umask).wait().unwrap().success());
+        assert!(
+            child(&directory, "morpheus-1", &format!("umask {umask}")).wait().unwrap().success()
+        );
         let expected = [
             (".", 0o700),
             (".aegis.lock", 0o600),

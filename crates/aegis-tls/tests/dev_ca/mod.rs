@@ -61,6 +61,15 @@ impl Directory {
         TlsOptions::cert_dir(&self.path).clock(move || time).load(subject)
     }
 
+    /// The files of a node as they are, with nothing made anew.
+    fn load_as_files(&self, id: &str) -> Tls {
+        let path = |name: &str| self.join(&format!("{id}-{name}.pem"));
+        TlsOptions::files(path("cert"), path("key"), self.join("ca-cert.pem"))
+            .allow_development()
+            .load(&worker(id))
+            .unwrap()
+    }
+
     fn certificate(&self, id: &str) -> Certificate {
         let pem = self.read(&format!("{id}-cert.pem"));
         Certificate::from_der(&CertificateDer::from_pem_slice(&pem).unwrap()).unwrap()
@@ -90,13 +99,11 @@ fn refusal(result: Result<Tls, LoadError>) -> DevCaError {
     }
 }
 
-/// This test binary once more, as a process of its own that loads a node from a directory.
-fn child(directory: &Directory, id: &str, umask: &str) -> Child {
+/// This test binary once more, as a process of its own that loads a node from a directory, after `limits` of the shell.
+fn child(directory: &Directory, id: &str, limits: &str) -> Child {
     Command::new("sh")
         .arg("-c")
-        .arg(format!(
-            "umask {umask}; exec \"$0\" --exact dev_ca::child_that_loads_from_a_directory"
-        ))
+        .arg(format!("{limits}; exec \"$0\" --exact dev_ca::child_that_loads_from_a_directory"))
         .arg(std::env::current_exe().unwrap())
         .env("AEGIS_TEST_DIRECTORY", &directory.path)
         .env("AEGIS_TEST_ID", id)
