@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ impl NodeChannel {
     async fn slot(&self, patience: Option<Duration>) -> Result<Slot, Status> {
         let mut changes = self.link.changes();
         let patience = patience.map(Deadline::after);
+        let mut in_line = pin!(self.link.acquire());
         loop {
             // There is no other node, so one that does not answer has to do.
             let why = match self.link.try_acquire_stalled() {
@@ -50,8 +52,11 @@ impl NodeChannel {
             if let Some(status) = self.refusal(why, patience) {
                 return Err(status);
             }
-            // Too long or too short a wait are both fine: the loop looks again.
-            drop(tokio::time::timeout(LOOK, changes.changed()).await);
+            tokio::select! {
+                slot = &mut in_line => return Ok(slot),
+                // Too long or too short a wait are both fine: the loop looks again.
+                _ = tokio::time::timeout(LOOK, changes.changed()) => {}
+            }
         }
     }
 

@@ -99,7 +99,7 @@ impl Connection {
     }
 
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
+        self.stalled.load(Ordering::SeqCst)
     }
 
     /// Has cancelled so many streams that it should be replaced.
@@ -117,7 +117,7 @@ impl Connection {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.limit.load(Ordering::Acquire)
+        self.limit.load(Ordering::SeqCst)
     }
 
     /// Whether it is at three quarters of what it can carry.
@@ -199,19 +199,22 @@ impl Connection {
     }
 
     /// How many streams the peer allows now.
-    pub(crate) fn set_peer_limit(&self, allowed: usize) {
+    pub(crate) fn set_peer_limit(self: &Arc<Self>, allowed: usize) {
         let limit = allowed.min(self.streams);
         if self.limit() != limit {
-            self.limit.store(limit, Ordering::Release);
+            self.limit.store(limit, Ordering::SeqCst);
+            self.serve();
             self.signals.wake_keeper();
             self.signals.changed();
         }
     }
 
-    pub(crate) fn set_stalled(&self, stalled: bool) {
-        if self.stalled.swap(stalled, Ordering::AcqRel) != stalled {
+    pub(crate) fn set_stalled(self: &Arc<Self>, stalled: bool) {
+        if self.stalled.swap(stalled, Ordering::SeqCst) != stalled {
             if stalled {
                 Counters::add(&self.signals.counters.stalls);
+            } else {
+                self.serve();
             }
             self.signals.wake_keeper();
             self.signals.changed();
@@ -234,13 +237,36 @@ impl Connection {
     }
 
     /// A slot that was taken is free again.
-    pub(crate) fn give_back(&self) {
+    pub(crate) fn give_back(self: &Arc<Self>) {
+        if self.is_open() && !self.is_stalled() && self.in_flight() <= self.limit() {
+            // From hand to hand, so that nobody takes it in between.
+            if let Some(waiter) = self.signals.line.next() {
+                self.opened.fetch_add(1, Ordering::Relaxed);
+                // One who has just left lets it drop, and with that it is here again.
+                drop(waiter.send(Lease::taken(Arc::clone(self))));
+                return;
+            }
+        }
         let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
         if self.limit() <= before {
+            // Whoever lined up since we looked has seen no free slot.
+            self.serve();
             self.signals.changed();
         }
         if before == 1 && !self.is_open() {
             self.signals.wake_keeper();
+        }
+    }
+
+    /// Gives free slots to those who wait for one.
+    pub(crate) fn serve(self: &Arc<Self>) {
+        while !self.signals.line.is_empty() && self.is_open() && !self.is_stalled() {
+            let Some(lease) = self.lease() else {
+                return;
+            };
+            if let Some(waiter) = self.signals.line.next() {
+                drop(waiter.send(lease));
+            }
         }
     }
 

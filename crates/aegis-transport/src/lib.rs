@@ -48,6 +48,7 @@ mod heard;
 mod keepalive;
 mod keeper;
 mod lease;
+mod line;
 mod link;
 mod network;
 mod node;

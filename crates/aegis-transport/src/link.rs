@@ -94,7 +94,7 @@ impl Link {
 
     /// Takes a slot for one stream, on the connection that carries least.
     ///
-    /// Never waits; [`changes`](Self::changes) says when to try again.
+    /// Never waits; [`acquire`](Self::acquire) does.
     pub fn try_acquire(&self) -> Result<Slot, Unavailable> {
         self.0.node.lease(false).map(Slot::new)
     }
@@ -103,6 +103,20 @@ impl Link {
     /// it may be merely busy.
     pub fn try_acquire_stalled(&self) -> Result<Slot, Unavailable> {
         self.0.node.lease(true).map(Slot::new)
+    }
+
+    /// Waits in line for a slot: those who wait get the slots that become free in the order in which they came.
+    ///
+    /// Waits as long as it takes, also while the node is not connected, does not answer or was closed:
+    /// whoever has other ways or a deadline races it with them and with [`changes`](Self::changes).
+    /// It does not keep the link.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the place up; a slot that has just come goes to the next in line.
+    pub fn acquire(&self) -> impl Future<Output = Slot> + Send + use<> {
+        let node = Arc::clone(&self.0.node);
+        async move { Slot::new(node.wait_for_lease().await) }
     }
 
     /// Waits until the node is connected, or the attempt that is under way has failed; says how it stands then.

@@ -122,7 +122,11 @@ impl Node {
     }
 
     pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
-        self.connections.store(Arc::new(connections));
+        let connections = Arc::new(connections);
+        self.connections.store(Arc::clone(&connections));
+        for connection in &*connections {
+            connection.serve();
+        }
         self.signals.changed();
     }
 
@@ -143,6 +147,20 @@ impl Node {
 
     pub(crate) fn dialling(&self) -> Dialling {
         lock(&self.dialling).clone()
+    }
+
+    /// Waits in line for a slot.
+    pub(crate) async fn wait_for_lease(&self) -> Lease {
+        loop {
+            let mut place = self.signals.line.join();
+            // What became free before we lined up was offered to those before us only.
+            if let Ok(lease) = self.lease(false) {
+                return lease;
+            }
+            if let Some(lease) = place.turn().await {
+                return lease;
+            }
+        }
     }
 
     pub(crate) fn lease(&self, stalled_too: bool) -> Result<Lease, Unavailable> {

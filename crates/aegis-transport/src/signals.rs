@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{Notify, watch};
 
+use crate::line::Line;
+
 /// What the parts of one node tell each other: the keeper that it has to look, waiters that a pick may succeed now.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -14,6 +16,7 @@ pub(crate) struct Signals {
     /// How often the node has called our PINGs too many: outlives the connections that said so.
     pub(crate) too_many_pings: AtomicU32,
     pub(crate) counters: Counters,
+    pub(crate) line: Line,
 }
 
 impl Signals {
@@ -25,6 +28,7 @@ impl Signals {
             closed,
             too_many_pings: AtomicU32::new(0),
             counters: Counters::default(),
+            line: Line::default(),
         }
     }
 

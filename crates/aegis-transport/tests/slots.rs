@@ -5,6 +5,8 @@ use std::time::Duration;
 use aegis_testing::TestCa;
 use aegis_transport::{Link, LinkStatus, Unavailable};
 
+use futures_util::FutureExt as _;
+
 use crate::support::{Client, Kind, Raw, Server, collect, empty, eventually, full, request, slot};
 
 async fn call(link: &Link, raw: &mut Raw) {
@@ -71,6 +73,58 @@ async fn a_free_slot_and_a_higher_limit_are_reported() {
     raw.settings(2).await;
     here.changed().await;
     let _second = slot(&link).await;
+}
+
+#[tokio::test]
+async fn slots_go_to_those_who_wait_in_the_order_in_which_they_came() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 1);
+    let link = client.link(&server);
+    let mut raw = server.greeted(2).await;
+    let held = [slot(&link).await, slot(&link).await];
+
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(link.acquire())).collect();
+    for place in &mut waiting {
+        assert!(place.as_mut().now_or_never().is_none());
+    }
+    // The first gives up, the third gives up with the slot in hand.
+    drop(waiting.remove(0));
+    let [first, second] = held;
+    drop(first);
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Full, "it came later");
+    assert!(waiting[1].as_mut().now_or_never().is_none());
+    let first = waiting.remove(0).now_or_never().unwrap();
+    drop(second);
+    drop(waiting.remove(0));
+    assert!(waiting[1].as_mut().now_or_never().is_none());
+    let second = waiting.remove(0).now_or_never().unwrap();
+    assert_eq!(link.in_flight(), 2);
+
+    // A higher limit is room for them too.
+    raw.settings(3).await;
+    let third = waiting.remove(0).await;
+    drop((first, second, third));
+    assert_eq!(link.in_flight(), 0);
+    assert!(link.acquire().now_or_never().is_some());
+}
+
+#[tokio::test]
+async fn whoever_waits_in_line_gets_a_slot_of_the_next_connection() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::new(&ca);
+    let link = client.link(&server);
+    let waiting = tokio::spawn(link.acquire());
+    let raw = server.greeted(1).await;
+    let held = waiting.await.unwrap();
+    let waiting = tokio::spawn(link.acquire());
+    drop(raw);
+    let _raw = server.greeted(1).await;
+    let got = waiting.await.unwrap();
+    drop(held);
+    assert_eq!(link.in_flight(), 1);
+    drop(got);
 }
 
 #[tokio::test]
