@@ -32,6 +32,8 @@ pub enum Flaw {
     KeyCertSign,
     /// Its key usage is keyEncipherment.
     NoDigitalSignature,
+    /// It has no extended key usage, so it says for neither side that it is meant for it.
+    NoExtendedKeyUsage,
     /// It has no key usage at all.
     NoKeyUsage,
     /// It has no URI name.
@@ -52,7 +54,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// Every flaw, for a matrix.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CaLeaf,
         Self::CommonName,
         Self::CrlSign,
@@ -63,6 +65,7 @@ impl Flaw {
         Self::InvalidDnsName,
         Self::KeyCertSign,
         Self::NoDigitalSignature,
+        Self::NoExtendedKeyUsage,
         Self::NoKeyUsage,
         Self::NoUriSan,
         Self::NotYetValid,
@@ -107,6 +110,7 @@ impl Flaw {
             Self::InvalidDnsName => names.push(SanType::DnsName(ia5("no name\n"))),
             Self::KeyCertSign => params.key_usages.push(KeyUsagePurpose::KeyCertSign),
             Self::NoDigitalSignature => params.key_usages = vec![KeyUsagePurpose::KeyEncipherment],
+            Self::NoExtendedKeyUsage => params.extended_key_usages.clear(),
             Self::NoKeyUsage => params.key_usages.clear(),
             Self::NoUriSan => names.retain(|name| !is_uri(name)),
             Self::NotYetValid => Validity::NotYet.apply(params),

@@ -8,7 +8,7 @@ use x509_cert::der::asn1::UintRef;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
-use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, SubjectAltName};
+use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
 use crate::rejection::printable;
 use crate::{ChainPart, Rejection};
@@ -21,6 +21,8 @@ const MIN_RSA_BITS: usize = 2048;
 #[derive(Debug, Clone)]
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,
+    /// Whether it says what it is meant for; webpki only looks at what is said.
+    pub(crate) has_purpose: bool,
     #[cfg(feature = "dev-ca")]
     pub(crate) dns_names: Vec<String>,
     pub(crate) not_before: SystemTime,
@@ -57,6 +59,7 @@ impl Leaf {
         let validity = tbs.validity();
         Ok(Self {
             spiffe_id,
+            has_purpose: has_purpose(&certificate)?,
             #[cfg(feature = "dev-ca")]
             dns_names,
             not_before: validity.not_before.to_system_time(),
@@ -119,6 +122,14 @@ fn check_usage(certificate: &Certificate) -> Result<(), Rejection> {
         return Err(Rejection::NoDigitalSignature);
     }
     Ok(())
+}
+
+fn has_purpose(certificate: &Certificate) -> Result<bool, Rejection> {
+    let purposes = certificate
+        .tbs_certificate()
+        .get_extension::<ExtendedKeyUsage>()
+        .map_err(|_| Rejection::Malformed { reason: "its extended key usage cannot be read" })?;
+    Ok(purposes.is_some())
 }
 
 /// The handshake would refuse a short RSA key too, but only as a bad signature.

@@ -142,7 +142,7 @@ pub enum Rejection {
     #[error("a certificate of its chain is signed with an algorithm that is not accepted (SHA-1?)")]
     WeakSignature,
 
-    /// Its extended key usage does not allow this side of a connection.
+    /// Its extended key usage does not allow this side of a connection, or it has none.
     #[error("it is not meant for a {purpose} (extended key usage)")]
     WrongPurpose {
         /// The side of the connection that showed it.

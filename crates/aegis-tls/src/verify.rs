@@ -120,6 +120,10 @@ impl ChainVerifier {
             });
         }
         leaf.check_dates(now)?;
+        // Not by `KeyUsage::required` below: webpki would ask it of each CA of the chain, too.
+        if !leaf.has_purpose {
+            return Err(Rejection::WrongPurpose { purpose });
+        }
         let intermediates = signers(intermediates)?;
         let usable = self.usable_anchors(now);
         let build = |anchors: &[TrustAnchor<'_>]| {

@@ -122,6 +122,10 @@ fn a_flaw_is_refused_for_its_reason_in_both_directions() {
             Flaw::NoDigitalSignature | Flaw::NoKeyUsage => {
                 both(|it| *it == Rejection::NoDigitalSignature);
             }
+            Flaw::NoExtendedKeyUsage => {
+                assert_eq!(client, Some(Rejection::WrongPurpose { purpose: Purpose::Client }));
+                assert_eq!(server, Some(Rejection::WrongPurpose { purpose: Purpose::Server }));
+            }
             Flaw::NoUriSan => both(|it| *it == Rejection::NoIdentity),
             Flaw::NotYetValid => {
                 both(
