@@ -1,5 +1,5 @@
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -82,6 +82,9 @@ impl FromStr for Address {
 }
 
 /// A host name by RFC 1123 (underscores tolerated, as resolvers do), or an IPv4 address.
+///
+/// A name whose last label is a number is none: no top-level domain is numeric (RFC 1123 §2.1), and resolvers take `0`,
+/// `0x0` or `127.1` for addresses, unspecified ones among them.
 fn check_host(host: &str) -> Result<&str, &'static str> {
     if host.contains(':') {
         return Err("an IPv6 address needs brackets");
@@ -98,11 +101,20 @@ fn check_host(host: &str) -> Result<&str, &'static str> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if host.split('.').all(label) {
-        Ok(host)
-    } else {
-        Err("the host is neither a host name nor an IP address")
+    if !host.split('.').all(label) {
+        return Err("the host is neither a host name nor an IP address");
     }
+    if host.rsplit('.').next().is_some_and(is_number) && host.parse::<Ipv4Addr>().is_err() {
+        return Err("a host that ends in a number must be an IPv4 address of four decimal numbers");
+    }
+    Ok(host)
+}
+
+/// Whether resolvers read a label as a number: decimal, octal or hexadecimal.
+fn is_number(label: &str) -> bool {
+    let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        || label.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl TryFrom<String> for Address {
@@ -149,7 +161,18 @@ mod tests {
 
     #[test]
     fn addresses_read_back_as_they_are_written() {
-        for text in ["127.0.0.1:8443", "[::1]:80", "db.example:65535", "a_b:1", "0.0.0.0:0"] {
+        for text in [
+            "127.0.0.1:8443",
+            "[::1]:80",
+            "db.example:65535",
+            "a_b:1",
+            "0.0.0.0:0",
+            "7.db:1",
+            "0x7.db:1",
+            "1a:1",
+            "0xg:1",
+            "x0:1",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
     }
@@ -172,6 +195,22 @@ mod tests {
             "-a:1",
             "a\n:1",
             "http://a:1",
+            // Other spellings of addresses, some of them of 0.0.0.0, to the C library that resolves names.
+            "0:1",
+            "00:1",
+            "0x0:1",
+            "0X7f000001:1",
+            "0x:1",
+            "2130706433:1",
+            "127.1:1",
+            "0.0:1",
+            "00.0.0.0:1",
+            "0.0.0.0x0:1",
+            "0177.0.0.1:1",
+            "1.2.3.4.5:1",
+            "256.0.0.1:1",
+            "db.7:1",
+            "db.0x7:1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?} was accepted");
         }
