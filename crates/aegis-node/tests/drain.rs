@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use aegis_node::Limits;
 use aegis_testing::eventually;
 use bytes::Bytes;
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::support::{
@@ -118,6 +120,46 @@ async fn a_peer_that_reads_nothing_holds_the_end_for_a_second() {
     let took = began.elapsed();
     assert!((STEP..STEP + Duration::from_millis(1_500)).contains(&took), "{took:?}");
     frames.rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_under_load_fails_no_call_that_was_processed() {
+    let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(LIMIT)).await;
+    let mut callers = JoinSet::new();
+    for index in 0..8 {
+        let peer = Peer::connect(mesh.ca(), &format!("c{index}"), server.local_addr()).await;
+        callers.spawn(async move {
+            let mut calls = 0;
+            loop {
+                match peer.call(post("Seen"), Bytes::new()).await {
+                    Ok(answer) => assert_eq!(answer.code(), Some("0")),
+                    // Told by the server, without an error, and so never processed: another node takes it.
+                    Err(error) => {
+                        let told = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
+                        assert!(told, "{error:?}");
+                        return calls;
+                    }
+                }
+                calls += 1;
+            }
+        });
+    }
+    eventually(LIMIT, || if 1_000 < lab.seen.calls() { Ok(()) } else { Err("no load") }).await;
+    server.shutdown().await.unwrap();
+    let calls: u64 = callers.join_all().await.into_iter().sum();
+    assert_eq!(calls, lab.seen.calls(), "a call was processed and not answered");
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_given_up_stops_the_node_at_once() {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let address = server.local_addr();
+    let peer = Peer::connect(mesh.ca(), "peer", address).await;
+    let (running, _stream) = peer.open(post("Forever")).await.unwrap();
+    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
+    assert!(timeout(STEP, server.shutdown()).await.is_err(), "it ended beside a call");
+    assert!(timeout(STEP, running).await.expect("the call goes on").is_err());
+    assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]

@@ -111,6 +111,23 @@ fn floods() -> Vec<Flood> {
             .that_is_ended(),
         Flood::new("single bytes that nobody reads", |bytes, _| put(bytes, Kind::Data, 0, 1, &[7]))
             .on_a_stream(),
+        Flood::new("more data than the window", |bytes, index| {
+            if index < BATCH {
+                put(bytes, Kind::Data, 0, 1, &[7; 1_000]);
+            }
+        })
+        .on_a_stream(),
+        Flood::new("headers that grow when they are read", |bytes, index| {
+            if index < BATCH {
+                // A field of 4,000 bytes that goes into the table, and 10,000 references to it.
+                let mut block = request_block("/test.Lab/Seen");
+                block.extend([0x40, 1, b'x', 0x7f, 0xa1, 0x1e]);
+                block.extend([b'y'; 4_000]);
+                block.extend([0xbe; 10_000]);
+                put(bytes, Kind::Headers, END_HEADERS | END_STREAM, 2 * index + 1, &block);
+            }
+        })
+        .that_is_ended(),
         Flood::new("pings", |bytes, _| put(bytes, Kind::Ping, 0, 0, &[7; 8])),
         Flood::new("pings, deaf", |bytes, _| put(bytes, Kind::Ping, 0, 0, &[7; 8])).deaf(),
         Flood::new("settings", |bytes, _| put(bytes, Kind::Settings, 0, 0, &[])),

@@ -4,9 +4,13 @@ use std::time::{Duration, Instant};
 
 use aegis_node::Limits;
 use aegis_testing::eventually;
-use tokio::time::sleep;
+use futures_util::future::poll_fn;
+use tokio::time::{sleep, timeout};
 
-use crate::support::{ACK, Frames, Kind, LIMIT, Peer, node, node_with};
+use crate::support::{
+    ACK, END_HEADERS, END_STREAM, Frames, Kind, LIMIT, Peer, message, node, node_with, post,
+    request_block,
+};
 
 const STEP: Duration = Duration::from_millis(150);
 
@@ -55,8 +59,8 @@ async fn an_idle_peer_that_answers_stays() {
 async fn a_call_of_a_dead_peer_is_dropped_with_its_connection() {
     let (mesh, server, lab) = node(limits()).await;
     let mut frames = Frames::connect(mesh.ca(), "peer", server.local_addr()).await;
-    let block = crate::support::request_block("/test.Lab/Forever");
-    frames.send(Kind::Headers, crate::support::END_HEADERS, 1, &block).await;
+    let block = request_block("/test.Lab/Forever");
+    frames.send(Kind::Headers, END_HEADERS, 1, &block).await;
     eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
     eventually(LIMIT, || if lab.seen.cancelled() == 1 { Ok(()) } else { Err("it lives") }).await;
 }
@@ -87,8 +91,8 @@ async fn an_old_connection_is_cut_when_the_end_of_its_calls_is_not_read() {
     let mut frames = Frames::connect(mesh.ca(), "peer", server.local_addr()).await;
     // No window at all, so that no answer can end.
     frames.send(Kind::Settings, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
-    let block = crate::support::request_block("/test.Lab/Seen");
-    let flags = crate::support::END_HEADERS | crate::support::END_STREAM;
+    let block = request_block("/test.Lab/Seen");
+    let flags = END_HEADERS | END_STREAM;
     frames.send(Kind::Headers, flags, 1, &block).await;
     eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
     let began = Instant::now();
@@ -101,4 +105,30 @@ async fn an_old_connection_is_cut_when_the_end_of_its_calls_is_not_read() {
     // Its age and its grace, and a second for the last words.
     let took = began.elapsed();
     assert!((Duration::from_secs(1)..Duration::from_secs(4)).contains(&took), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_never_idle_grows_old_all_the_same() {
+    let limits = Limits::default().max_connection_age(STEP, STEP);
+    let (mesh, server, _lab) = node(limits).await;
+    let mut peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let (_response, mut stream) = peer.open(post("Sink")).await.unwrap();
+    let piece = message(&[7; 16_000]);
+    let began = Instant::now();
+    // As fast as the server takes it.
+    let uploading = async {
+        loop {
+            stream.reserve_capacity(piece.len());
+            if !matches!(poll_fn(|cx| stream.poll_capacity(cx)).await, Some(Ok(_))) {
+                return;
+            }
+            let room = stream.capacity().min(piece.len());
+            if stream.send_data(piece.slice(..room), false).is_err() {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT, uploading).await.expect("the upload goes on");
+    peer.closed().await;
+    assert!(began.elapsed() < 20 * STEP, "{:?}", began.elapsed());
 }

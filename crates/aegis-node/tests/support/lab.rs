@@ -101,6 +101,10 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
             }
             ok([message(pieces.to_string().as_bytes())])
         }
+        "Sink" => {
+            while let Some(Ok(_)) = body.frame().await {}
+            ok([message(b"")])
+        }
         "Forever" => std::future::pending().await,
         // One message of 2 MiB.
         "Big" => ok([message(&vec![7; 2 << 20])]),
