@@ -56,7 +56,11 @@ async fn main() -> ExitCode {
     args::report(run().await)
 }
 
-#[expect(clippy::print_stdout, reason = "the report is this program's result")]
+#[expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the report is this program's result"
+)]
 async fn run() -> Outcome<ExitCode> {
     let Some(options) = parse()? else {
         println!("{USAGE}");
@@ -95,8 +99,9 @@ async fn run() -> Outcome<ExitCode> {
     }
     let failed = !report.failed.is_empty();
     if !options.json {
+        eprintln!("slowest call: {} ms", report.slowest_ms);
         for (code, error) in &report.errors {
-            println!("first {code}: {error}");
+            eprintln!("first {code}: {error}");
         }
     }
     println!("{}", serde_json::to_string(&report)?);
@@ -108,8 +113,10 @@ async fn settle(identity: &Client) {
     let start = Instant::now();
     while start.elapsed() < READY {
         let now = identity.explain();
-        let open = |verdict: &Verdict| matches!(verdict, Verdict::Connecting { failures: 0 });
-        if now.sync != SyncState::Pending
+        let open = |verdict: &Verdict| {
+            matches!(verdict, Verdict::Connecting { failures: 0 } | Verdict::Unwatched)
+        };
+        if now.sync == SyncState::Complete
             && !now.candidates.iter().any(|candidate| open(&candidate.verdict))
         {
             return;
@@ -141,8 +148,10 @@ struct Report {
     last_ok_ms: f64,
     last_failed_ms: f64,
     /// The text of the first failure of each code, for people.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip)]
     errors: BTreeMap<String, String>,
+    #[serde(skip)]
+    slowest_ms: f64,
 }
 
 /// One call as it went.
@@ -173,7 +182,8 @@ async fn load(identity: &Client, options: &Options) -> Report {
                     return done;
                 }
                 if let Some(rate) = rate {
-                    sleep_until(start + due(number, rate)).await;
+                    let due = start + due(number, rate);
+                    sleep_until(end.map_or(due, |end| due.min(end))).await;
                 }
                 if end.is_some_and(|end| end <= Instant::now()) {
                     return done;
@@ -232,6 +242,7 @@ fn report(done: Vec<Outgoing>) -> Report {
             .unwrap_or_default()
     };
     (report.p50_ms, report.p99_ms) = (quantile(50), quantile(99));
+    report.slowest_ms = took.last().copied().unwrap_or_default();
     report
 }
 

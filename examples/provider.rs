@@ -83,8 +83,10 @@ async fn run() -> Outcome<ExitCode> {
     }
     let node = builder.build()?;
     let server = node.start().await?;
-    println!("listening {} {}", options.id, server.local_addr());
-    server.run_until_signal().await?;
+    let address = server.local_addr();
+    let running = server.run_until_signal();
+    println!("listening {} {address}", options.id);
+    running.await?;
     Ok(ExitCode::SUCCESS)
 }
 

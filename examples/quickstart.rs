@@ -245,9 +245,10 @@ async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> 
 
 /// Somebody with a certificate of another CA, who knows everything else, is refused.
 async fn intrude(server: &Server, directory: &Path, broken: Option<Break>) -> Outcome {
-    let other = tempfile::tempdir()?;
+    let other = directory.join("elsewhere");
+    let refused_before = server.stats().refused;
     // The same name, issued elsewhere; or, to spoil the tour, by the mesh's own CA.
-    let issuer = if broken == Some(Break::Intruder) { directory } else { other.path() };
+    let issuer = if broken == Some(Break::Intruder) { directory } else { other.as_path() };
     Node::builder().id("mallory-1").node_type("storage").cert_dir(issuer).build()?;
     let read = |directory: &Path, name: &str| std::fs::read(directory.join(name));
     let trusted = [read(issuer, "ca-cert.pem")?, read(directory, "ca-cert.pem")?].concat();
@@ -267,7 +268,7 @@ async fn intrude(server: &Server, directory: &Path, broken: Option<Break>) -> Ou
     };
     // The server counts a refusal once it has said goodbye, a moment after the intruder reads it.
     let began = Instant::now();
-    while server.stats().refused == 0 {
+    while server.stats().refused == refused_before {
         if STEP < began.elapsed() {
             return Err(format!(
                 "the intruder's call failed, but the server refused nobody: {error}"

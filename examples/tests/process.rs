@@ -1,7 +1,7 @@
 //! The examples as processes: started, watched and signalled as a script would.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -98,11 +98,18 @@ pub(crate) struct Report {
     pub(crate) ok: u64,
     pub(crate) failed: BTreeMap<String, u64>,
     pub(crate) by_provider: BTreeMap<String, u64>,
-    pub(crate) p99_ms: f64,
     pub(crate) last_failed_ms: f64,
-    /// Only where a call failed.
-    #[serde(default)]
-    pub(crate) errors: BTreeMap<String, String>,
+    /// What it says for people: the slowest call, and the first failure of each code.
+    #[serde(skip)]
+    pub(crate) remarks: String,
+}
+
+impl Report {
+    /// How long the slowest call took, in milliseconds.
+    pub(crate) fn slowest_ms(&self) -> f64 {
+        let line = self.remarks.lines().find_map(|line| line.strip_prefix("slowest call: "));
+        line.and_then(|line| line.strip_suffix(" ms")).unwrap().parse().unwrap()
+    }
 }
 
 /// A consumer process; killed when dropped.
@@ -112,23 +119,20 @@ impl Consumer {
     pub(crate) fn start(cert_dir: &Path, join: &str, more: &[&str]) -> Self {
         let mut command = Command::new(example("consumer"));
         command
-            .args(["--id", "vicky-1", "--type", "storage", "--join", join, "--json", "--cert-dir"])
+            .args(["--id", "vicky-1", "--type", "storage", "--join", join, "--cert-dir"])
             .arg(cert_dir);
-        Self(command.args(more).stdout(Stdio::piped()).spawn().unwrap())
+        Self(command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 
     /// Waits for the report.
     pub(crate) fn report(mut self, limit: Duration) -> Report {
-        let mut stdout = self.0.stdout.take().unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            stdout.read_to_string(&mut text).unwrap();
-            text
-        });
+        let stdout = read(self.0.stdout.take().unwrap());
+        let stderr = read(self.0.stderr.take().unwrap());
         let status = wait(&mut self.0, limit);
-        let text = reader.join().unwrap();
-        let report: Report = serde_json::from_str(text.lines().last().unwrap_or_default())
-            .unwrap_or_else(|error| panic!("{error} in {text:?} ({status})"));
+        let (text, remarks) = (stdout.join().unwrap(), stderr.join().unwrap());
+        let mut report: Report = serde_json::from_str(text.lines().last().unwrap_or_default())
+            .unwrap_or_else(|error| panic!("{error} in {text:?} ({status}): {remarks}"));
+        report.remarks = remarks;
         assert_eq!(
             status.success(),
             report.failed.is_empty(),
@@ -149,6 +153,15 @@ impl Drop for Consumer {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// Reads a pipe to its end, aside.
+fn read(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        pipe.read_to_string(&mut text).unwrap();
+        text
+    })
 }
 
 fn wait(child: &mut Child, limit: Duration) -> ExitStatus {

@@ -50,17 +50,23 @@ fn a_killed_provider_costs_only_the_calls_on_its_wire_and_serves_again_after_a_r
         "--concurrency",
         "8",
     ];
+    let begun = std::time::Instant::now();
     let consumer = Consumer::start(dir.path(), &a.address, &load);
     std::thread::sleep(Duration::from_millis(1_500));
     let address = b.address.clone();
     b.kill();
+    let killed = u32::try_from(begun.elapsed().as_millis()).unwrap();
     let _again = Provider::start_at("morpheus-2", &address, dir.path(), &[&a.address], &[]);
     let report = consumer.report(Duration::from_secs(30));
     println!("{report:?}");
     // At most the calls in flight on the killed node: one for each worker.
     assert!(report.calls - report.ok <= 8, "{report:?}");
     assert!(report.failed.keys().all(|code| code == "UNAVAILABLE"), "{report:?}");
-    assert!(report.errors.values().all(|text| text.contains("morpheus-2")), "{report:?}");
+    let said = report.remarks.lines().filter(|line| line.starts_with("first UNAVAILABLE"));
+    assert!(said.clone().all(|line| line.contains("node morpheus-2")), "{report:?}");
+    assert_eq!(said.count(), report.failed.len());
+    // Whatever failed was in flight when the node died: nothing failed later, while it was away.
+    assert!(report.last_failed_ms < f64::from(killed) + 300.0, "{report:?}");
     assert_eq!(report.by_provider.len(), 3, "{report:?}");
     // It was one of three for about 1.5 s, away for at most 3 s, and one of three again.
     assert!(500 < report.by_provider["morpheus-2"], "{report:?}");
@@ -111,11 +117,12 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
     );
     // Stopped at about 1.5 s after the consumer's start; calls of the first 3 s may have gone there, and each had 1 s.
     assert!(report.last_failed_ms < 6_500.0, "{report:?}");
-    assert!(report.p99_ms < 1_300.0, "{report:?}");
+    // A second, and what a loaded machine needs to notice.
+    assert!(report.slowest_ms() < 1_500.0, "{report:?}");
 }
 
 #[test]
-fn a_deadline_is_kept_by_both_ends() {
+fn a_deadline_ends_every_call_with_its_code() {
     let dir = tempfile::tempdir().unwrap();
     let a = Provider::start("morpheus-1", dir.path(), &[], &["--delay", "2s"]);
     let report = Consumer::run(
@@ -124,6 +131,7 @@ fn a_deadline_is_kept_by_both_ends() {
         &["--calls", "20", "--concurrency", "20", "--deadline", "200ms"],
     );
     assert_eq!(report.failed.get("DEADLINE_EXCEEDED"), Some(&20), "{report:?}");
+    assert!(report.slowest_ms() < 1_000.0, "{report:?}");
 }
 
 #[test]
@@ -174,4 +182,21 @@ fn processes_that_start_together_in_an_empty_directory_share_one_ca() {
 /// An address that was free a moment ago: others have to know it before anybody listens there.
 fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// The hard case: few calls, one at a time, so that the connection to the stopped node is mostly idle.
+#[test]
+fn a_stopped_provider_is_noticed_by_a_slow_caller_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, _c] = three(dir.path(), &[]);
+    let load = ["--wait-for", "3", "--duration", "12", "--rate", "4", "--deadline", "300ms"];
+    let consumer = Consumer::start(dir.path(), &a.address, &load);
+    std::thread::sleep(Duration::from_secs(1));
+    b.signal("STOP");
+    let report = consumer.report(Duration::from_secs(30));
+    b.signal("CONT");
+    println!("{report:?}");
+    assert!(report.failed.keys().all(|code| code == "DEADLINE_EXCEEDED"), "{report:?}");
+    // At a third of four calls a second it gets one each 750 ms: 3 s after the first, nobody calls it any more.
+    assert!(report.last_failed_ms < 6_000.0, "{report:?}");
 }

@@ -1,6 +1,7 @@
 //! One call: the handler runs, its answer is written, and whatever ends the call first ends both.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -8,7 +9,6 @@ use std::task::{Context, Poll};
 
 use aegis_transport::timeout;
 use bytes::Bytes;
-use futures_util::future::Either;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{Request, Response};
@@ -19,6 +19,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::connection::Shared;
+use crate::dispatch::REFUSED_HEADER;
 use crate::message::{LengthCheck, Limited};
 use crate::request_body::RequestBody;
 use crate::trim::{too_long, trim};
@@ -31,7 +32,7 @@ const QUEUED_WITH_HEAD: usize = 1024;
 /// Dropping the future resets the stream.
 pub(crate) async fn serve(
     request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    respond: SendResponse<Bytes>,
     shared: &Shared,
 ) {
     let deadline = match timeout::parse(request.headers()) {
@@ -41,6 +42,21 @@ pub(crate) async fn serve(
             return write(answer, respond, shared, &mut End::new(None, &shared.terminate)).await;
         }
     };
+    let call = run(request, respond, shared, deadline);
+    match deadline {
+        // Calls that the handler or its stream makes end with the call they are made for.
+        Some(deadline) => aegis_client::deadline::scope(deadline.into_std(), call).await,
+        None => call.await,
+    }
+}
+
+/// Runs the handler and writes its answer.
+async fn run(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: &Shared,
+    deadline: Option<Instant>,
+) {
     let mut end = End::new(deadline, &shared.terminate);
     let response = match shared.routes.find(&request) {
         Err(refusal) => refusal.into_response(),
@@ -54,17 +70,10 @@ pub(crate) async fn serve(
             let mut handler = handler.clone();
             // Inside an async block, since `call` itself may panic.
             let answer = async move { tower_service::Service::call(&mut handler, request).await };
-            // Calls that the handler makes end with the call it serves.
-            let mut answer = pin!(match deadline {
-                Some(deadline) =>
-                    Either::Left(aegis_client::deadline::scope(deadline.into_std(), answer)),
-                None => Either::Right(answer),
-            });
+            let mut answer = pin!(answer);
             let ended = poll_fn(|cx| {
                 if let Poll::Ready(answer) = caught(|| answer.as_mut().poll(cx)) {
-                    return Poll::Ready(Some(
-                        answer.map_or_else(Status::into_http, |Ok(response)| response),
-                    ));
+                    return Poll::Ready(Some(answer.map_or_else(Status::into_http, handled)));
                 }
                 if let Poll::Ready(status) = end.poll(cx) {
                     return Poll::Ready(Some(status.into_http()));
@@ -79,6 +88,14 @@ pub(crate) async fn serve(
         }
     };
     write(response, respond, shared, &mut end).await;
+}
+
+/// A handler that passes on the status of a call of its own must not pass on that *that* call was never processed:
+/// its caller would take it for its own, and make the call again.
+fn handled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
+    let Ok(mut response) = answer;
+    response.headers_mut().remove(REFUSED_HEADER);
+    response
 }
 
 /// What ends a call from outside: its deadline, or the server's last word.
@@ -234,7 +251,7 @@ impl Writer {
                     let status = self.check.too_long(length);
                     return self.finish(&status);
                 }
-                if queue {
+                if queue && data.len() <= QUEUED_WITH_HEAD {
                     self.stream.send_data(data, false)?;
                     return Ok(false);
                 }

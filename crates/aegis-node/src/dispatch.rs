@@ -25,7 +25,7 @@ pub(crate) struct Routes(HashMap<&'static str, Route>);
 /// The header by which our client says which service and version it means (WIRE.md).
 const SERVICE_HEADER: &str = "aegis-service";
 /// The header of a refusal that a client may answer by trying another provider.
-const REFUSED_HEADER: &str = "aegis-refused";
+pub(crate) const REFUSED_HEADER: &str = "aegis-refused";
 
 impl Routes {
     /// Adds a route; false where the name is taken.

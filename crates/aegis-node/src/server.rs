@@ -66,18 +66,26 @@ impl Server {
 
     /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
     ///
+    /// Signals are watched from the call on, before the future is polled.
+    ///
     /// # Errors
     /// [`ServeError`] if signals cannot be watched, or the server stopped by itself.
-    pub async fn run_until_signal(mut self) -> Result<(), ServeError> {
-        let mut signals = Signals::new().map_err(|source| ServeError::Signal { source })?;
-        tokio::select! {
-            () = signals.next() => {}
-            ended = &mut self.serving.task => return Err(stopped(ended)),
-        }
-        tracing::info!(node = %self.node.id(), "draining");
-        tokio::select! {
-            done = self.shutdown() => done,
-            () = signals.next() => Ok(()),
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the node at once.
+    pub fn run_until_signal(mut self) -> impl Future<Output = Result<(), ServeError>> + Send {
+        let signals = Signals::new();
+        async move {
+            let mut signals = signals.map_err(|source| ServeError::Signal { source })?;
+            tokio::select! {
+                () = signals.next() => {}
+                ended = &mut self.serving.task => return Err(stopped(ended)),
+            }
+            tracing::info!(node = %self.node.id(), "draining");
+            tokio::select! {
+                done = self.shutdown() => done,
+                () = signals.next() => Ok(()),
+            }
         }
     }
 

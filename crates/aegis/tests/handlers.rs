@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aegis::client::RequestExt as _;
+use aegis::{ServiceClient, ServiceInfo};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_proto::identity::v1::{GetUserRequest, SubscribeSessionEventsRequest};
 use aegis_testing::{TestMesh, eventually};
@@ -10,6 +11,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
 use crate::service::{IDENTITY_V1, Identity, LIMIT, ask, client, ready};
+
+const LAST_V1: ServiceInfo = ServiceInfo::from_static("last", "v1");
 
 #[tokio::test]
 async fn a_handler_knows_its_caller_by_the_certificate_not_by_headers() {
@@ -171,7 +174,7 @@ async fn compression_works_both_ways() {
             Identity::new(&id).server().accept_compressed(encoding).send_compressed(encoding);
         let a = mesh.serve(&id, |node| node.service(IDENTITY_V1, server)).await;
         let pool = mesh.node("c").pool();
-        let identity = aegis::ServiceClient::new(&pool, IDENTITY_V1, move |channel| {
+        let identity = ServiceClient::new(&pool, IDENTITY_V1, move |channel| {
             IdentityServiceClient::new(channel)
                 .accept_compressed(encoding)
                 .send_compressed(encoding)
@@ -236,4 +239,40 @@ async fn no_call_pays_for_certificates() {
     ready(&mesh.node("c").pool(), 1).await;
     assert_eq!(a.stats().certificates_parsed, a.stats().accepted);
     assert!(before.certificates_parsed < a.stats().certificates_parsed);
+}
+
+#[tokio::test]
+async fn a_call_made_in_a_handler_ends_with_the_call_it_is_made_for() {
+    let mesh = TestMesh::in_memory();
+    let last = Identity::new("last");
+    let _last = mesh.serve("last", |node| node.service(LAST_V1, last.server())).await;
+    let middle_pool = mesh.node("m").pool();
+    let to_last = ServiceClient::new(&middle_pool, LAST_V1, IdentityServiceClient::new);
+    to_last.wait_ready(1, LIMIT).await.unwrap();
+    let middle = Identity::new("middle").relaying(to_last);
+    let _middle = mesh.serve("middle", |node| middle.on(node)).await;
+    let client = ready(&mesh.node("c").pool(), 1).await;
+
+    let mut request = Request::new(GetUserRequest { user_id: "relay forever".to_owned() });
+    request.set_timeout(Duration::from_millis(200));
+    let status = client.get().unwrap().get_user(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    eventually(LIMIT, || match (last.seen.calls(), last.seen.cancelled()) {
+        (1, 1) => Ok(()),
+        (calls, cancelled) => Err(format!("{cancelled} of {calls} calls ended")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_status_that_a_handler_passes_on_is_no_refusal_of_its_own() {
+    let mesh = TestMesh::in_memory();
+    let (a, b) = (Identity::new("a"), Identity::new("b"));
+    let _a = mesh.serve("a", |node| a.on(node)).await;
+    let _b = mesh.serve("b", |node| b.on(node)).await;
+    let client = ready(&mesh.node("c").pool(), 2).await;
+    let status = ask(&client, "refuse").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert!(status.metadata().get("aegis-refused").is_none(), "{status:?}");
+    assert_eq!(a.seen.calls() + b.seen.calls(), 1, "the call was made again elsewhere");
 }

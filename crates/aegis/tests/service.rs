@@ -25,6 +25,8 @@ pub(crate) type Client = IdentityServiceClient<ServiceChannel>;
 pub(crate) struct Identity {
     name: String,
     pub(crate) seen: Arc<Seen>,
+    /// Whom `relay` asks.
+    next: Option<ServiceClient<Client>>,
 }
 
 #[derive(Default)]
@@ -67,7 +69,13 @@ impl Drop for Running {
 
 impl Identity {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), seen: Arc::default() }
+        Self { name: name.to_owned(), seen: Arc::default(), next: None }
+    }
+
+    /// Lets `relay` ask somebody else.
+    pub(crate) fn relaying(mut self, next: ServiceClient<Client>) -> Self {
+        self.next = Some(next);
+        self
     }
 
     pub(crate) fn server(&self) -> IdentityServiceServer<Self> {
@@ -111,6 +119,14 @@ impl IdentityService for Identity {
             ("forever", _) => std::future::pending().await,
             ("panic", text) => panic!("{text}"),
             ("large", bytes) => response.id = "x".repeat(bytes.parse().unwrap()),
+            ("relay", text) => {
+                return Ok(Response::new(ask(self.next.as_ref().unwrap(), text).await?));
+            }
+            ("refuse", _) => {
+                let mut status = Status::unimplemented("as a provider behind this one said");
+                status.metadata_mut().insert("aegis-refused", "not-served".parse().unwrap());
+                return Err(status);
+            }
             ("fail", text) => {
                 running.done();
                 return Err(Status::internal(text));
