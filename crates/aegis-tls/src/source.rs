@@ -1,4 +1,5 @@
 use std::fmt;
+use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -96,7 +97,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// Whether a private key that others can read is refused.
+/// What is done about a private key that others can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadableKey {
     Refuse,
@@ -130,13 +131,28 @@ pub(crate) fn environment(certificate: &str, key: &str, ca: &str) -> Result<Mate
 /// Reads a file once; what is checked is what was read.
 fn file(path: &Path, part: Part, readable_key: ReadableKey) -> Result<Pem, LoadError> {
     let error = |source| LoadError::Read { part, path: path.to_owned(), source };
+    let check = |metadata: &Metadata| {
+        if metadata.is_file() {
+            Ok(())
+        } else {
+            Err(error(io::Error::other("it is not a regular file")))
+        }
+    };
     // Opening a FIFO would block until somebody writes to it.
-    if !std::fs::metadata(path).map_err(error)?.is_file() {
-        return Err(error(io::Error::other("it is not a regular file")));
-    }
+    check(&std::fs::metadata(path).map_err(error)?)?;
     let opened = std::fs::File::open(path).map_err(error)?;
-    if part == Part::Key {
-        check_mode(&opened.metadata().map_err(error)?, path, readable_key)?;
+    // What was opened may be something else by now.
+    let metadata = opened.metadata().map_err(error)?;
+    check(&metadata)?;
+    if part == Part::Key
+        && let Some(mode) = mode_for_others(&metadata)
+    {
+        match readable_key {
+            ReadableKey::Refuse => {
+                return Err(LoadError::ReadableKey { path: path.to_owned(), mode });
+            }
+            ReadableKey::Warn => warn_of_readable_key(path, mode),
+        }
     }
     let mut text = Zeroizing::new(Vec::new());
     opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).map_err(error)?;
@@ -146,33 +162,25 @@ fn file(path: &Path, part: Part, readable_key: ReadableKey) -> Result<Pem, LoadE
     Ok(Pem { origin: Origin::File(path.to_owned()), text })
 }
 
+/// The mode of a file that others than its owner may read or write.
 #[cfg(unix)]
-fn check_mode(
-    metadata: &std::fs::Metadata,
-    path: &Path,
-    readable_key: ReadableKey,
-) -> Result<(), LoadError> {
+pub(crate) fn mode_for_others(metadata: &Metadata) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt as _;
 
     const OTHERS: u32 = 0o077;
     let mode = metadata.permissions().mode() & 0o777;
-    if mode & OTHERS == 0 {
-        return Ok(());
-    }
-    match readable_key {
-        ReadableKey::Refuse => Err(LoadError::ReadableKey { path: path.to_owned(), mode }),
-        ReadableKey::Warn => {
-            tracing::warn!(
-                key = %path.display(),
-                mode = format_args!("{mode:o}"),
-                "others can read this private key; chmod 600 it"
-            );
-            Ok(())
-        }
-    }
+    (mode & OTHERS != 0).then_some(mode)
 }
 
 #[cfg(not(unix))]
-fn check_mode(_: &std::fs::Metadata, _: &Path, _: ReadableKey) -> Result<(), LoadError> {
-    Ok(())
+pub(crate) fn mode_for_others(_: &Metadata) -> Option<u32> {
+    None
+}
+
+pub(crate) fn warn_of_readable_key(path: &Path, mode: u32) {
+    tracing::warn!(
+        key = %path.display(),
+        mode = format_args!("{mode:o}"),
+        "others can read this private key; chmod 600 it"
+    );
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::DevCaError;
+use crate::source::{mode_for_others, warn_of_readable_key};
 
 const LOCK: &str = ".aegis.lock";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,15 +89,42 @@ impl Directory {
 
     /// The bytes of a file, or `None` if there is none.
     pub(super) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, DevCaError> {
+        self.open(name)?.map(|file| self.read_opened(name, file)).transpose()
+    }
+
+    /// As [`read`](Self::read), and says so (WARN) if others can read it too.
+    pub(super) fn read_key(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, DevCaError> {
+        let Some(file) = self.open(name)? else {
+            return Ok(None);
+        };
+        let path = self.join(name);
+        let metadata = file.metadata().map_err(|source| io_error("read", &path, source))?;
+        if let Some(mode) = mode_for_others(&metadata) {
+            warn_of_readable_key(&path, mode);
+        }
+        self.read_opened(name, file).map(Some)
+    }
+
+    fn open(&self, name: &str) -> Result<Option<File>, DevCaError> {
         let path = self.join(name);
         if !check_is_file(&path)? {
             return Ok(None);
         }
+        let error = |source| io_error("read", &path, source);
+        let file = File::open(&path).map_err(error)?;
+        // What was opened may be something else by now.
+        if !file.metadata().map_err(error)?.is_file() {
+            return Err(DevCaError::NotAFile { path });
+        }
+        Ok(Some(file))
+    }
+
+    fn read_opened(&self, name: &str, file: File) -> Result<Zeroizing<Vec<u8>>, DevCaError> {
         let mut bytes = Zeroizing::new(Vec::new());
-        File::open(&path)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut bytes))
-            .map_err(|source| io_error("read", &path, source))?;
-        Ok(Some(bytes))
+        file.take(MAX_FILE_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(|source| io_error("read", &self.join(name), source))?;
+        Ok(bytes)
     }
 
     /// Writes a file beside its place, where a crash does no harm; [`publish`](Self::publish) puts it there.

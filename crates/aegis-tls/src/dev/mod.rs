@@ -128,7 +128,7 @@ impl DevCa {
     /// The CA of a locked directory, made if neither half of it exists.
     fn ensure(directory: &Directory, now: SystemTime) -> Result<Self, DevCaError> {
         let certificate = directory.read(CA_CERTIFICATE)?;
-        let key = directory.read(CA_KEY)?;
+        let key = directory.read_key(CA_KEY)?;
         match (certificate, key) {
             (Some(certificate), Some(key)) => Self::open(directory, &certificate, &key, now),
             (None, None) => Self::create(directory, now),

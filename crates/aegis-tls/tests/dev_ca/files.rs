@@ -151,6 +151,45 @@ fn no_name_of_a_node_leads_out_of_the_directory() {
 
 #[test]
 fn the_creation_of_a_ca_is_announced_once_with_its_directory() {
+    let directory = Directory::new();
+    let text = logged(|| {
+        for id in ["a", "b", "a"] {
+            directory.load(&worker(id)).unwrap();
+        }
+    });
+    assert_eq!(text.matches("created a development CA").count(), 1, "{text}");
+    assert!(text.contains("WARN") && text.contains(directory.path.to_str().unwrap()), "{text}");
+    let key = String::from_utf8(directory.read("ca-key.pem")).unwrap();
+    assert!(!text.contains(key.lines().nth(1).unwrap()));
+}
+
+#[test]
+fn a_key_that_others_can_read_is_warned_of() {
+    let directory = Directory::new();
+    directory.load(&worker("a")).unwrap();
+    let warnings = || {
+        let text = logged(|| drop(directory.load(&worker("a")).unwrap()));
+        ["ca-key.pem", "a-key.pem", "chmod 600"].map(|part| text.matches(part).count())
+    };
+    // The name of the one ends as that of the other.
+    for (name, mode, expected) in [
+        ("ca-key.pem", 0o600, [0, 0, 0]),
+        ("ca-key.pem", 0o644, [1, 1, 1]),
+        ("ca-key.pem", 0o640, [1, 1, 1]),
+        ("ca-key.pem", 0o400, [0, 0, 0]),
+        ("a-key.pem", 0o604, [0, 1, 1]),
+        ("a-key.pem", 0o400, [0, 0, 0]),
+    ] {
+        fs::set_permissions(directory.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(warnings(), expected, "{name} with mode {mode:o}");
+    }
+    fs::set_permissions(directory.join("ca-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let text = logged(|| drop(DevCa::open_or_create(&directory.path).unwrap()));
+    assert!(text.contains("WARN") && text.contains("mode=644"), "{text}");
+}
+
+/// What is logged meanwhile.
+fn logged(work: impl FnOnce()) -> String {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer({
@@ -159,17 +198,8 @@ fn the_creation_of_a_ca_is_announced_once_with_its_directory() {
         })
         .with_ansi(false)
         .finish();
-    let directory = Directory::new();
-    tracing::subscriber::with_default(subscriber, || {
-        for id in ["a", "b", "a"] {
-            directory.load(&worker(id)).unwrap();
-        }
-    });
-    let text = log.text();
-    assert_eq!(text.matches("created a development CA").count(), 1, "{text}");
-    assert!(text.contains("WARN") && text.contains(directory.path.to_str().unwrap()), "{text}");
-    let key = String::from_utf8(directory.read("ca-key.pem")).unwrap();
-    assert!(!text.contains(key.lines().nth(1).unwrap()));
+    tracing::subscriber::with_default(subscriber, work);
+    log.text()
 }
 
 #[derive(Clone, Default)]
