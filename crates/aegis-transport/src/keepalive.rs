@@ -11,9 +11,11 @@ pub(crate) struct Watchdog {
     foreign: bool,
     /// How often the peer has called our PINGs too many.
     doubled: u32,
-    busy: bool,
-    /// Since when it is busy, or idle: silence before that does not count.
-    since: Instant,
+    /// Since when something has been wanted of it: the first stream that it has not answered with a byte.
+    ///
+    /// Silence before that does not count. Only a byte ends it, not the end of the stream: whoever gave up on the peer
+    /// has learnt nothing, and calls that are shorter than our patience must not start it anew.
+    wanted: Option<Instant>,
     asked: Option<Asked>,
     stalled: Option<Stall>,
 }
@@ -46,8 +48,8 @@ pub(crate) enum Verdict {
 }
 
 impl Watchdog {
-    pub(crate) fn new(settings: Keepalive, foreign: bool, doubled: u32, now: Instant) -> Self {
-        Self { settings, foreign, doubled, busy: false, since: now, asked: None, stalled: None }
+    pub(crate) fn new(settings: Keepalive, foreign: bool, doubled: u32) -> Self {
+        Self { settings, foreign, doubled, wanted: None, asked: None, stalled: None }
     }
 
     /// The peer answered the PING.
@@ -61,9 +63,11 @@ impl Watchdog {
     ///
     /// Returns also when to judge again, unless something happens before.
     pub(crate) fn judge(&mut self, now: Instant, heard: Instant, busy: bool) -> (Verdict, Instant) {
-        if self.busy != busy {
-            self.busy = busy;
-            self.since = now;
+        if !busy && self.wanted.is_some_and(|since| since <= heard) {
+            self.wanted = None;
+        }
+        if busy {
+            self.wanted.get_or_insert(now);
         }
         if let Some(stall) = &self.stalled {
             // Streams that come and go do not change that it is silent.
@@ -74,7 +78,7 @@ impl Watchdog {
             self.stalled = None;
         }
         let pace = self.pace();
-        let base = heard.max(self.since);
+        let base = self.wanted.map_or(heard, |since| heard.max(since));
         let ask_at = base + pace.silence;
         if now < ask_at {
             return (Verdict::Alive, ask_at);
@@ -99,7 +103,7 @@ impl Watchdog {
     }
 
     fn pace(&self) -> Pace {
-        let pace = match (self.foreign, self.busy) {
+        let pace = match (self.foreign, self.wanted.is_some()) {
             (true, _) => self.settings.foreign,
             (false, true) => self.settings.busy,
             (false, false) => self.settings.idle,
@@ -122,7 +126,7 @@ mod tests {
     impl Run {
         fn new(foreign: bool) -> Self {
             let start = Instant::now();
-            Self { watchdog: Watchdog::new(Keepalive::default(), foreign, 0, start), start }
+            Self { watchdog: Watchdog::new(Keepalive::default(), foreign, 0), start }
         }
 
         fn at(&self, millis: u64) -> Instant {
@@ -172,6 +176,33 @@ mod tests {
     }
 
     #[test]
+    fn short_calls_to_a_silent_peer_put_nothing_off() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, false, Verdict::Alive, 30_000);
+        // A call of half a second each second, none of them answered.
+        run.judge(5_000, 0, true, Verdict::Alive, 6_000);
+        run.judge(5_500, 0, false, Verdict::Alive, 6_000);
+        run.judge(6_000, 0, true, Verdict::Ask, 7_000);
+        run.judge(6_500, 0, false, Verdict::Alive, 7_000);
+        run.judge(7_000, 0, true, Verdict::Stalled, 25_000);
+        run.judge(7_500, 0, false, Verdict::Stalled, 25_000);
+        run.judge(25_000, 0, true, Verdict::Dead, 25_000);
+    }
+
+    #[test]
+    fn one_call_that_was_given_up_is_enough_to_ask() {
+        let mut run = Run::new(false);
+        run.judge(5_000, 0, true, Verdict::Alive, 6_000);
+        run.judge(5_100, 0, false, Verdict::Alive, 6_000);
+        run.judge(6_000, 0, false, Verdict::Ask, 7_000);
+        run.watchdog.answered();
+        // The answer: nothing is wanted of it any more.
+        run.judge(6_010, 6_005, false, Verdict::Alive, 36_005);
+        run.judge(20_000, 6_005, true, Verdict::Alive, 21_000);
+        run.judge(20_010, 20_005, false, Verdict::Alive, 50_005);
+    }
+
+    #[test]
     fn an_idle_peer_is_asked_every_half_minute() {
         let mut run = Run::new(false);
         run.judge(0, 0, false, Verdict::Alive, 30_000);
@@ -192,7 +223,7 @@ mod tests {
     #[test]
     fn each_complaint_doubles_the_silence() {
         let start = Instant::now();
-        let mut watchdog = Watchdog::new(Keepalive::default(), false, 2, start);
+        let mut watchdog = Watchdog::new(Keepalive::default(), false, 2);
         assert_eq!(
             watchdog.judge(start, start, true),
             (Verdict::Alive, start + Duration::from_secs(4))

@@ -297,7 +297,7 @@ impl Keeper {
             Arc::clone(signals),
         ));
         let doubled = signals.too_many_pings.load(Ordering::Relaxed);
-        let watchdog = Watchdog::new(settings.keepalive.clone(), self.node.foreign, doubled, now);
+        let watchdog = Watchdog::new(settings.keepalive.clone(), self.node.foreign, doubled);
         self.drivers.spawn(Driver::new(http2, sender, Arc::clone(&connection), heard, watchdog));
         self.kept.push(Kept {
             connection,

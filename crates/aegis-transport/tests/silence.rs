@@ -78,6 +78,33 @@ async fn a_call_on_a_connection_that_was_idle_finds_out_as_soon() {
 }
 
 #[tokio::test]
+async fn short_calls_to_a_stopped_peer_do_not_keep_it_from_being_found_out() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| {
+        // Longer than any of the calls.
+        settings.keepalive.busy.silence = Duration::from_millis(250);
+        settings.keepalive.busy.answer = Duration::from_millis(250);
+        settings.keepalive.dead_after = Duration::from_secs(60);
+    });
+    let link = client.link(&server);
+    let _raw = server.greeted(100).await;
+    let mut next = Some(slot(&link).await);
+    let mut calls = 0;
+    while let Some(slot) = next {
+        let call = slot.send(request(full("x")));
+        tokio::time::timeout(Duration::from_millis(100), call).await.unwrap_err();
+        calls += 1;
+        assert!(calls < 20, "the peer has been silent for 2 s");
+        // The connection is seen without a stream in between.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        next = link.try_acquire().ok();
+    }
+    assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Stalled);
+    assert!(2 < calls, "{calls}");
+}
+
+#[tokio::test]
 async fn a_stopped_provider_gets_no_new_call_after_two_seconds() {
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
