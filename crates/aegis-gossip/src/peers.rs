@@ -92,19 +92,21 @@ impl Peers {
     pub(crate) fn choose_many(&self, snapshot: &Snapshot, count: usize) -> Vec<Chosen<'_>> {
         let now = Instant::now();
         let mut state = self.lock();
-        let strangers = state.strangers(snapshot);
+        let mut strangers = state.strangers(snapshot);
+        strangers.truncate(count);
         let (mut live, _) = state.split(self.candidates(snapshot), now);
         fastrand::shuffle(&mut live);
         live.sort_by_key(|node| !state.is_connected(node.node_id()));
-        live.truncate(count);
-        let live: Vec<_> =
-            live.into_iter().map(|node| self.occupy(&mut state, node, now)).collect();
-        strangers
-            .into_iter()
-            .map(|link| self.hold(&mut state, link))
-            .chain(live)
-            .take(count)
-            .collect()
+        // Before they are held: one too many would wait, when dropped, for the lock that is held here.
+        live.truncate(count - strangers.len());
+        let mut chosen = Vec::with_capacity(count);
+        for link in strangers {
+            chosen.push(self.hold(&mut state, link));
+        }
+        for node in live {
+            chosen.push(self.occupy(&mut state, node, now));
+        }
+        chosen
     }
 
     /// Keeps a link that was made without knowing to whom it would lead.
