@@ -14,6 +14,9 @@ use crate::core::Core;
 /// The own record of a member: written, signed and merged here and nowhere else.
 #[derive(Debug)]
 pub(crate) struct Own {
+    /// Outside the lock: who looks the record up in the replica holds that lock, which signing takes second.
+    key: Key,
+    instance: Instance,
     inner: Mutex<Inner>,
 }
 
@@ -29,8 +32,9 @@ impl Own {
     pub(crate) fn new(core: &Core, instance: Instance, description: Description) -> Self {
         let last = core.settings.last_incarnation;
         let author = Author::new(core.tls.spiffe_id(), instance, description, last, now());
+        let key = author.key();
         let inner = Inner { author, advertises: true, signed_until: Timestamp::default() };
-        Self { inner: Mutex::new(inner) }
+        Self { key, instance, inner: Mutex::new(inner) }
     }
 
     /// Changes what the record says, and signs and merges the new one.
@@ -56,7 +60,8 @@ impl Own {
             let inner = self.lock();
             let certificate: Timestamp = core.tls.not_after().into();
             inner.advertises
-                && (inner.author.due_at() <= now() || inner.signed_until != certificate)
+                && (inner.author.is_due(now(), &core.settings.limits)
+                    || inner.signed_until != certificate)
         };
         if due { self.publish(core, |_| {}) } else { Ok(()) }
     }
@@ -64,8 +69,7 @@ impl Own {
     /// Takes the identity, back or for the first time: the next record wins over `other`.
     pub(crate) fn claim(&self, core: &Core, other: Precedence) -> Result<(), PublishError> {
         self.lock().advertises = true;
-        let (key, instance) = (self.key(), self.instance());
-        core.replica().own(key, instance);
+        core.replica().own(self.key, self.instance);
         self.publish(core, |author| author.outbid(other))
     }
 
@@ -94,11 +98,11 @@ impl Own {
     }
 
     pub(crate) fn key(&self) -> Key {
-        self.lock().author.key()
+        self.key
     }
 
     pub(crate) fn instance(&self) -> Instance {
-        self.lock().author.instance()
+        self.instance
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -109,7 +113,7 @@ impl Own {
 impl Inner {
     fn sign(&mut self, core: &Core) -> Result<(), PublishError> {
         let not_after = core.tls.not_after().into();
-        let record = self.author.write(now(), core.settings.limits.lease, not_after);
+        let record = self.author.write(now(), &core.settings.limits, not_after);
         let signed = sign(core, &record)?;
         let verified = core.verify_own(signed).map_err(|source| PublishError::Record { source })?;
         core.merge(self.author.owner().node_id(), verified);

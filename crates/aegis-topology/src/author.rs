@@ -1,8 +1,6 @@
-use std::time::Duration;
-
 use aegis_core::SpiffeId;
 
-use crate::{Description, Instance, Key, NodeState, Precedence, Record, Timestamp};
+use crate::{Description, Instance, Key, Limits, NodeState, Precedence, Record, Timestamp};
 
 /// Writes a node's own records: one run of one process.
 ///
@@ -42,11 +40,13 @@ impl Author {
     }
 
     /// The next record, valid for a lease but not beyond `not_after`, the end of the certificate that will sign it.
-    pub fn write(&mut self, now: Timestamp, lease: Duration, not_after: Timestamp) -> Record {
+    pub fn write(&mut self, now: Timestamp, limits: &Limits, not_after: Timestamp) -> Record {
         self.precedence = self.precedence.next();
-        // Never backwards, so that a later record never expires before an earlier one could be replayed.
-        self.issued_at = self.issued_at.max(now);
-        self.expires_at = self.issued_at.saturating_add(lease).min(not_after);
+        // Not backwards, so that a later record does not expire before an earlier one could be replayed; but a clock
+        // that was far ahead and is corrected must not silence the node. Replays of then, the floors of peers refuse.
+        self.issued_at =
+            if self.is_from_the_future(now, limits) { now } else { self.issued_at.max(now) };
+        self.expires_at = self.issued_at.saturating_add(limits.lease).min(not_after);
         let description = match self.state {
             NodeState::Left => self.description.without_services(),
             NodeState::Active | NodeState::Draining => self.description.clone(),
@@ -76,14 +76,15 @@ impl Author {
         }
     }
 
-    /// Changes what the next record says about addresses and services.
-    pub fn describe(&mut self, description: Description) {
-        self.description = description;
+    /// Whether the record has to be written again: in the middle of its time, or when the clock was set back so far
+    /// that peers take the record for one of the future.
+    pub fn is_due(&self, now: Timestamp, limits: &Limits) -> bool {
+        let half = self.issued_at.saturating_add(self.expires_at.since(self.issued_at) / 2);
+        half <= now || self.is_from_the_future(now, limits)
     }
 
-    /// When the record has to be written again: in the middle of its time.
-    pub fn due_at(&self) -> Timestamp {
-        self.issued_at.saturating_add(self.expires_at.since(self.issued_at) / 2)
+    fn is_from_the_future(&self, now: Timestamp, limits: &Limits) -> bool {
+        now.saturating_add(limits.skew) < self.issued_at
     }
 
     /// The identity.

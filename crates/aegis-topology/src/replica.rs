@@ -201,11 +201,6 @@ impl Replica {
         self.record(key).map(Verified::stamp)
     }
 
-    /// Whether the owner of a record signed two with one number.
-    pub fn equivocates(&self, key: Key) -> bool {
-        self.held.get(&key).is_some_and(|held| held.equivocates)
-    }
-
     /// All nodes, as the directory shows them.
     pub fn entries(&self) -> impl Iterator<Item = Arc<NodeEntry>> {
         self.held.values().map(|held| Arc::clone(&held.entry))

@@ -1,6 +1,6 @@
 //! Nothing that ended comes back.
 
-use aegis_topology::{Author, Instance, Limits, Merged, NodeState, Replica, Timestamp, Verified};
+use aegis_topology::{Author, Instance, Limits, Merged, NodeState, Refusal, Replica, Verified};
 use proptest::prelude::{Strategy, any};
 use proptest::{prop_assert, proptest};
 
@@ -52,20 +52,48 @@ fn the_owner_signs_again_in_the_middle_of_the_lease_and_never_beyond_its_certifi
     let mut author =
         Author::new(identity("a"), Instance::from_bytes([1; 16]), description, None, NOW);
     let certificate_ends = NOW.saturating_add(10 * HOUR);
-    let first = author.write(NOW, LEASE, certificate_ends);
-    assert_eq!(
-        (first.expires_at, author.due_at()),
-        (certificate_ends, NOW.saturating_add(5 * HOUR))
-    );
-    // A clock that was set back does not make a later record expire earlier.
-    let earlier = Timestamp::from_millis(NOW.as_millis() - 3_600_000);
-    let second = author.write(earlier, LEASE, certificate_ends);
+    let limits = Limits::default();
+    let first = author.write(NOW, &limits, certificate_ends);
+    assert_eq!(first.expires_at, certificate_ends);
+    let due = |hours| author.is_due(NOW.saturating_add(hours * HOUR), &limits);
+    assert_eq!([due(0), due(4), due(5)], [false, false, true]);
+    // A clock that was set back a little does not make a later record expire earlier.
+    let earlier = NOW.saturating_sub(HOUR / 15);
+    assert!(!author.is_due(earlier, &limits));
+    let second = author.write(earlier, &limits, certificate_ends);
     assert_eq!((second.issued_at, second.expires_at), (first.issued_at, first.expires_at));
     assert!(first.precedence < second.precedence);
     author.set_state(NodeState::Left);
     author.set_state(NodeState::Active);
-    let last = author.write(NOW, LEASE, certificate_ends);
+    let last = author.write(NOW, &limits, certificate_ends);
     assert_eq!((last.state, last.description.services().len()), (NodeState::Left, 0));
+}
+
+#[test]
+fn a_node_whose_clock_was_hours_ahead_is_heard_once_it_is_corrected() {
+    let description = record("a", (0, 0), 1).description;
+    let limits = Limits::default();
+    let ahead = NOW.saturating_add(3 * HOUR);
+    let mut author =
+        Author::new(identity("a"), Instance::from_bytes([1; 16]), description, None, ahead);
+    let first = sign(&author.write(ahead, &limits, NOW.saturating_add(240 * HOUR)));
+    assert!(matches!(verify_at(first.clone(), NOW), Err(Refusal::Clock { .. })));
+    // A peer with the same wrong clock took it.
+    let mut misled = Replica::new(Limits::default());
+    misled.merge(verify_at(first.clone(), ahead).unwrap(), ahead);
+
+    assert!(author.is_due(NOW, &limits));
+    author.set_state(NodeState::Left);
+    let goodbye = sign(&author.write(NOW, &limits, NOW.saturating_add(240 * HOUR)));
+    for replica in [&mut misled, &mut Replica::new(Limits::default())] {
+        let goodbye = verify_at(goodbye.clone(), NOW).unwrap();
+        assert!(matches!(replica.merge(goodbye, NOW), Merged::Changed));
+    }
+    // The goodbye is over before the first record is, which is not taken again all the same.
+    let later = NOW.saturating_add(13 * HOUR);
+    assert_eq!(misled.expire(later), 1);
+    let replayed = verify_at(first, later).unwrap();
+    assert!(matches!(misled.merge(replayed, later), Merged::Known));
 }
 
 proptest! {

@@ -1,16 +1,20 @@
 //! The merge rule is a join: the order, the grouping and the number of messages do not matter.
 //!
-//! The checker takes any store, so that rules broken on purpose show that it can fail.
+//! And only its owner's signature changes a record. The checkers take any store and any verifier, so that rules
+//! broken on purpose show that they can fail.
 
 use std::collections::BTreeMap;
 
-use aegis_topology::{Key, Limits, Precedence, Replica, Root, Stamp, Verified};
+use aegis_topology::{
+    Evidence, Key, Limits, Precedence, Refusal, Replica, Root, SignedRecord, Stamp, Verified,
+    Verify,
+};
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, TestCaseError, prop_assert_eq};
 use proptest::prop_assert;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-use crate::fake::{NOW, record, verified};
+use crate::fake::{DOMAIN, FakeCa, NOW, identity, record, sign_as, verified};
 
 trait Store: Default {
     fn merge(&mut self, record: Verified);
@@ -121,6 +125,52 @@ fn any_record() -> impl Strategy<Value = Verified> {
     (0..3_usize, 0..3_u64, 0..3_u64, 1..4_u16).prop_map(|(owner, incarnation, revision, port)| {
         verified(&record(["a", "b", "c"][owner], (incarnation, revision), port))
     })
+}
+
+/// Takes the word of whoever holds a certificate.
+struct Credulous;
+
+impl Verify for Credulous {
+    fn verify(&self, signed: &SignedRecord) -> Result<Evidence, Refusal> {
+        let mut evidence = FakeCa.verify(signed)?;
+        evidence.signer = evidence.record.owner.clone();
+        Ok(evidence)
+    }
+}
+
+/// Who signs about whom, with which number and port.
+type Claim = (usize, usize, u64, u16);
+
+/// What others sign about an owner leaves no trace, whatever came before and comes after.
+fn check_ownership(verify: &impl Verify) -> Result<(), TestError<Vec<Claim>>> {
+    let mut runner =
+        TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
+    let signed = vec((0..3_usize, 0..3_usize, 0..4_u64, 1..4_u16), 0..12);
+    let ids = ["a", "b", "c"];
+    runner.run(&signed, |claims| {
+        let take = |honest_only: bool| {
+            let claims =
+                claims.iter().filter(|(signer, owner, ..)| !honest_only || signer == owner);
+            let records = claims.filter_map(|(signer, owner, revision, port)| {
+                let record = record(ids[*owner], (1, *revision), *port);
+                let signed = sign_as(&identity(ids[*signer]), &record);
+                Verified::new(signed, verify, &DOMAIN, &Limits::default(), NOW).ok()
+            });
+            fill::<Shipped>(&records.collect::<Vec<_>>()).stamps()
+        };
+        prop_assert_eq!(take(false), take(true), "somebody else changed a record");
+        Ok(())
+    })
+}
+
+#[test]
+fn only_the_owners_signature_changes_a_record() {
+    check_ownership(&FakeCa).unwrap();
+}
+
+#[test]
+fn the_checker_of_ownership_catches_a_verifier_that_does_not_compare_signer_and_owner() {
+    check_ownership(&Credulous).unwrap_err();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use aegis_topology::{
     Timestamp,
 };
 
-use crate::fake::{HOUR, LEASE, NOW, identity, record, sign, verify_at};
+use crate::fake::{HOUR, NOW, identity, record, sign, verify_at};
 
 #[test]
 fn replicas_become_equal_and_no_node_comes_back() {
@@ -93,7 +93,8 @@ impl Mesh {
         let now = self.now;
         let node = &mut self.nodes[at];
         node.author.set_state(state);
-        let record = node.author.write(now, LEASE, NOW.saturating_add(24 * 300 * HOUR));
+        let record =
+            node.author.write(now, &Limits::default(), NOW.saturating_add(24 * 300 * HOUR));
         node.take(vec![sign(&record)], now);
     }
 
@@ -154,7 +155,7 @@ impl Mesh {
         self.now = self.now.saturating_add(Duration::from_secs(1));
         for at in 0..self.nodes.len() {
             self.nodes[at].replica.expire(self.now);
-            if self.nodes[at].author.due_at() <= self.now {
+            if self.nodes[at].author.is_due(self.now, &Limits::default()) {
                 let state = self.nodes[at].author.state();
                 self.publish(at, state);
             }
@@ -209,7 +210,7 @@ impl Node {
                 // A past life with a later clock.
                 self.author.outbid(past.precedence());
                 let lease = NOW.saturating_add(24 * 300 * HOUR);
-                let record = sign(&self.author.write(now, LEASE, lease));
+                let record = sign(&self.author.write(now, &Limits::default(), lease));
                 return self.take(vec![record], now);
             }
             let Some(held) = self.replica.record(key) else { continue };
