@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use aegis_core::NodeId;
 use aegis_transport::{CallError, Changes, NeverSent, ResponseBody};
-use http::{HeaderMap, Response};
+use http::Response;
+use http_body::Body as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
 use crate::Error;
 use crate::call::Call;
+use crate::headers::{NOT_SERVED, REFUSED_HEADER};
 use crate::service::Service;
 use crate::stage::{Attempt, Stage};
 use crate::view::{Missed, Picked};
@@ -24,10 +26,6 @@ const SLOT_PACE: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that refuses is asked so many times at most, whatever the budget says.
 const MOST_REFUSALS: u32 = 5;
-
-/// The answer that a provider which does not serve the service any more gives before the handler runs.
-const REFUSED_HEADER: &str = "aegis-refused";
-const NOT_SERVED: &str = "not-served";
 
 /// Gives a call to one provider after the other until one has it.
 ///
@@ -109,12 +107,15 @@ impl<'a> Attempts<'a> {
                 foreign: provider.foreign,
             });
             let (last, refused) = match slot.send(self.call.request(body)).await {
-                Ok(answer) => match not_served(answer.headers()) {
+                Ok(mut answer) => match not_served(&mut answer) {
                     None => {
                         self.call.replay.settle();
                         return Ok(answer);
                     }
-                    Some(status) => (Last { status, worth_repeating: false }, true),
+                    Some(status) => {
+                        let status = self.not_served(status);
+                        (Last { status, worth_repeating: false }, true)
+                    }
                 },
                 Err(error) => {
                     let never_sent = error.never_sent();
@@ -223,7 +224,7 @@ impl<'a> Attempts<'a> {
         error.into()
     }
 
-    /// The status of a failed attempt, with the number of attempts.
+    /// The status of a failed attempt.
     fn failed(&self, error: CallError) -> Status {
         let is_callers = error.source().and_then(|it| it.downcast_ref::<Status>()).is_some();
         let cause = Status::from(error);
@@ -231,19 +232,37 @@ impl<'a> Attempts<'a> {
             // The request's own body failed, and its status is the caller's.
             return cause;
         }
-        let text =
-            format!("{} (attempt {} of {})", cause.message(), self.sent, self.call.service().info);
+        let text = cause.message().to_owned();
+        self.numbered(cause, &text)
+    }
+
+    /// The status of a refused attempt, which says where it was.
+    fn not_served(&self, cause: Status) -> Status {
+        let text = match self.stage.attempt() {
+            Some(Attempt { node_id, address, .. }) => {
+                format!("node {node_id} at {address} refused the call: {}", cause.message())
+            }
+            None => cause.message().to_owned(),
+        };
+        self.numbered(cause, &text)
+    }
+
+    /// The status of an attempt, with its number.
+    fn numbered(&self, cause: Status, text: &str) -> Status {
+        let text = format!("{text} (attempt {} of {})", self.sent, self.call.service().info);
         let mut status = Status::new(cause.code(), text);
         status.set_source(Arc::new(cause));
         status
     }
 }
 
-/// The status of an answer that says that the node does not serve what was asked for.
-fn not_served(headers: &HeaderMap) -> Option<Status> {
-    if headers.get(REFUSED_HEADER)? != NOT_SERVED {
+/// The status of an answer that says that the node does not serve what was asked for. The mark is taken off in any
+/// case: a handler that passes the answer on would say of its own call that it was never processed.
+fn not_served(answer: &mut Response<ResponseBody>) -> Option<Status> {
+    let mark = answer.headers_mut().remove(REFUSED_HEADER)?;
+    // A node that refuses says nothing else: what has a body was processed, whatever its headers say.
+    if mark != NOT_SERVED || !answer.body().is_end_stream() {
         return None;
     }
-    // Only an answer that is nothing but its headers has its status there.
-    Status::from_header_map(headers).filter(|status| status.code() == Code::Unimplemented)
+    Status::from_header_map(answer.headers()).filter(|it| it.code() == Code::Unimplemented)
 }

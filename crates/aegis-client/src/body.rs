@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
+use crate::headers::REFUSED_HEADER;
 use crate::shared::UnderWay;
 use crate::stage::Attempt;
 
@@ -96,7 +97,13 @@ impl Body for Held {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        let frame = ready!(this.body.poll_frame(cx));
+        let mut frame = ready!(this.body.poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            // It means nothing here, and would mean something where a handler passes the status on.
+            trailers.remove(REFUSED_HEADER);
+        }
         if frame.as_ref().is_none_or(|it| it.as_ref().map_or(true, Frame::is_trailers)) {
             *this.under_way = None;
         }

@@ -3,13 +3,14 @@ use std::sync::{Arc, OnceLock};
 use aegis_transport::deadline::Deadline;
 use aegis_transport::timeout::{self, GRPC_TIMEOUT};
 use http::request::Parts;
-use http::{HeaderName, Request, Response};
+use http::{Request, Response};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::attempts::Attempts;
 use crate::body::ResponseBody;
+use crate::headers::SERVICE_HEADER;
 use crate::limit::ResponseLimit;
 use crate::replay::{Attempt, Replay};
 use crate::request::Marks;
@@ -18,9 +19,6 @@ use crate::shared::UnderWay;
 use crate::stage::Stage;
 use crate::view::{Missed, Picked, Provider, pick_pinned};
 use crate::{ServiceChannel, deadline};
-
-/// `name/version` of the service that a request is for.
-const AEGIS_SERVICE: HeaderName = HeaderName::from_static("aegis-service");
 
 /// One call through a channel, from the request to the head of its answer.
 pub(crate) struct Call {
@@ -43,7 +41,7 @@ impl Call {
         let marks = Marks::of(&head.extensions);
         // They are of this process and would only be copied with each attempt.
         head.extensions.clear();
-        head.headers.insert(AEGIS_SERVICE, channel.service.header.clone());
+        head.headers.insert(SERVICE_HEADER, channel.service.header.clone());
         let own = timeout::parse(&head.headers)?.map(Deadline::after);
         let inherited =
             deadline::inherited().filter(|_| !marks.without_inherited_deadline).map(Deadline::from);

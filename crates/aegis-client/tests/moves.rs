@@ -113,9 +113,27 @@ async fn an_answer_that_the_service_is_not_served_moves() {
         assert_eq!(call(&client).await.unwrap(), "b");
     }
     assert_eq!((a.requests(), client.explain().moved), (2, 2));
-    // Nobody serves it any more: the answer is the answer.
+    // Nobody serves it any more: the answer is the answer, and says where it is from.
     b.always(Act::NotServed);
-    assert_eq!(call(&client).await.unwrap_err().code(), Code::Unimplemented);
+    let status = call(&client).await.unwrap_err();
+    let last = if status.message().contains("node a at") { &a } else { &b };
+    let place = format!("node {} at {}", last.id, last.address);
+    assert_status(&status, Code::Unimplemented, &[&place, "attempt 2 of identity/v1"]);
+    assert!(status.metadata().get("aegis-refused").is_none(), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_with_a_body_was_processed_whatever_its_headers_say() {
+    let mesh = Mesh::new();
+    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
+    let (_pool, client) = mesh.connected(&[&a, &b]).await;
+    a.always(Act::NotServedAfter);
+    b.always(Act::NotServedAfter);
+    let status = call(&client).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!((a.requests() + b.requests(), client.explain().moved), (1, 0));
+    // Passed on by a handler, it would say of that handler's call that it was not processed.
+    assert!(status.metadata().get("aegis-refused").is_none(), "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,6 +35,8 @@ pub(crate) enum Act {
     Stream,
     /// Says that it does not serve the service any more.
     NotServed,
+    /// Says so of a call that it has begun to answer, in its headers and in its trailers.
+    NotServedAfter,
     /// Resets the stream.
     Reset(Reason),
     /// Closes the TCP connection.
@@ -271,6 +273,13 @@ async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, st
             let mut head = head(Some(12));
             head.headers_mut().insert("aegis-refused", HeaderValue::from_static("not-served"));
             drop(respond.send_response(head, true));
+        }
+        Act::NotServedAfter => {
+            let mut head = head(Some(12));
+            head.headers_mut().insert("aegis-refused", HeaderValue::from_static("not-served"));
+            let trailers = head.headers().clone();
+            let mut send = respond.send_response(head, false).unwrap();
+            drop(send.send_trailers(trailers));
         }
         Act::Reset(reason) => respond.send_reset(reason),
         Act::Cut | Act::GoAway => unreachable!("handled by the connection"),
