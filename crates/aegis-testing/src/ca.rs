@@ -5,13 +5,14 @@ use aegis_tls::{Subject, Tls, TlsOptions};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 
 use crate::flaw::Flaw;
+use crate::key::KeyKind;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TRUST_DOMAIN: TrustDomain = TrustDomain::from_static("mesh.test");
@@ -179,11 +180,10 @@ impl TestCa {
         self.sign(&params, &generate())
     }
 
-    /// A good certificate with an RSA key of 2048 bits.
+    /// A good certificate with a key of this kind.
     #[track_caller]
-    pub fn issue_rsa(&self, id: &str, node_type: &str) -> TestCert {
-        let key = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("an RSA key is generated");
-        self.sign(&self.leaf_params(&parse_id(id), &parse_type(node_type)), &key)
+    pub fn issue_with(&self, kind: KeyKind, id: &str, node_type: &str) -> TestCert {
+        self.sign(&self.leaf_params(&parse_id(id), &parse_type(node_type)), &kind.generate())
     }
 
     /// A certificate that is bad in one point and good in all others.
@@ -283,7 +283,7 @@ fn parse_type(node_type: &str) -> NodeType {
 }
 
 fn generate() -> KeyPair {
-    KeyPair::generate().expect("a P-256 key is generated")
+    KeyKind::P256.generate()
 }
 
 pub(crate) fn ia5(text: &str) -> Ia5String {

@@ -24,6 +24,7 @@
 mod ca;
 mod eventually;
 mod flaw;
+mod key;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "mesh")]
@@ -32,6 +33,7 @@ mod mesh;
 pub use ca::{TestCa, TestCert, Validity};
 pub use eventually::eventually;
 pub use flaw::Flaw;
+pub use key::KeyKind;
 #[cfg(feature = "memory")]
 pub use memory::MemoryNetwork;
 #[cfg(feature = "mesh")]

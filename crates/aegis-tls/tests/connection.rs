@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_testing::TestCa;
+use aegis_testing::{KeyKind, TestCa};
 use aegis_tls::{AcceptError, Accepted, Caller, ConnectError, Connected, Expected, Tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -54,6 +54,22 @@ async fn ids_that_are_no_dns_names_connect_to_each_other() {
                 handshake(&client_tls, Expected::Node(&pin), &server_tls).await;
             assert_eq!(connected.unwrap().peer.node_id(), server);
             assert_eq!(accepted.unwrap().caller.node_id(), client);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_keys_of_each_kind_connect_to_each_other() {
+    let ca = TestCa::new();
+    let nodes = KeyKind::ALL.map(|kind| {
+        let cert = ca.issue_with(kind, "morpheus-1", "worker");
+        (kind, cert.options().load(&subject("morpheus-1", "worker")).unwrap())
+    });
+    for (client_kind, client) in &nodes {
+        for (server_kind, server) in &nodes {
+            let (connected, accepted) = handshake(client, Expected::AnyMember, server).await;
+            assert!(connected.is_ok(), "{client_kind:?} to {server_kind:?}: {connected:?}");
+            assert!(accepted.is_ok(), "{client_kind:?} to {server_kind:?}: {accepted:?}");
         }
     }
 }

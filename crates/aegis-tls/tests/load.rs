@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use aegis_testing::{TestCa, TestCert, Validity};
+use aegis_testing::{KeyKind, TestCa, TestCert, Validity};
 use aegis_tls::{LoadError, Rejection, Subject, Tls, TlsOptions};
 use tempfile::TempDir;
 
@@ -61,27 +61,40 @@ impl Files {
     }
 }
 
+/// A node with this certificate and key loads, and others believe what it signs.
+#[track_caller]
+fn check_key(cert: &TestCert, key: String) {
+    let tls = TlsOptions::pem(cert.certificate_pem.as_str(), key, cert.ca_pem.as_str())
+        .load(&subject(NODE, "worker"))
+        .unwrap();
+    let signed = tls.sign_record(b"x").unwrap();
+    tls.verify_record(&signed.chain, b"x", signed.scheme, &signed.signature).unwrap();
+}
+
 #[test]
 fn keys_are_read_in_each_form_that_tools_write() {
     let ca = TestCa::new();
-    let (ec, rsa) = (ca.issue(NODE, "worker"), ca.issue_rsa(NODE, "worker"));
-    // prime256v1, as `openssl ecparam -name prime256v1 -genkey` writes it first.
-    let parameters = pem("EC PARAMETERS", &[6, 8, 42, 134, 72, 206, 61, 3, 1, 7]);
-    let sec1 = pem("EC PRIVATE KEY", &inner_key(&ec));
-    for (cert, key) in [
-        (&ec, ec.key_pem.clone()),
-        (&ec, sec1.clone()),
-        (&ec, parameters + &sec1),
-        (&ec, sec1.replace('\n', "\r\n")),
-        (&rsa, rsa.key_pem.clone()),
-        (&rsa, pem("RSA PRIVATE KEY", &inner_key(&rsa))),
-    ] {
-        let tls = TlsOptions::pem(cert.certificate_pem.as_str(), key, cert.ca_pem.as_str())
-            .load(&subject(NODE, "worker"))
-            .unwrap();
-        // It signs, too.
-        let signed = tls.sign_record(b"x").unwrap();
-        tls.verify_record(&signed.chain, b"x", signed.scheme, &signed.signature).unwrap();
+    // The named curve, as `openssl ecparam -name .. -genkey` writes it first.
+    let p256: &[u8] = &[6, 8, 42, 134, 72, 206, 61, 3, 1, 7];
+    let p384: &[u8] = &[6, 5, 43, 129, 4, 0, 34];
+    for kind in KeyKind::ALL {
+        let cert = ca.issue_with(kind, NODE, "worker");
+        check_key(&cert, cert.key_pem.clone());
+        check_key(&cert, cert.key_pem.replace('\n', "\r\n"));
+        let curve = match kind {
+            KeyKind::P256 => p256,
+            KeyKind::P384 => p384,
+            KeyKind::Rsa2048 | KeyKind::Rsa3072 => {
+                check_key(&cert, pem("RSA PRIVATE KEY", &inner_key(&cert)));
+                continue;
+            }
+            // It has no form of its own.
+            KeyKind::Ed25519 => continue,
+            kind => panic!("no forms are known for {kind:?}"),
+        };
+        let sec1 = pem("EC PRIVATE KEY", &inner_key(&cert));
+        check_key(&cert, sec1.clone());
+        check_key(&cert, pem("EC PARAMETERS", curve) + &sec1);
     }
 }
 
@@ -116,6 +129,10 @@ fn a_key_file_that_others_can_read_is_refused_unless_told() {
         fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(mode)).unwrap();
         let error = files.load().unwrap_err();
         assert!(matches!(error, LoadError::ReadableKey { mode: found, .. } if found == mode));
+        let text = error.to_string();
+        for part in ["key.pem", &format!("{mode:o}"), "chmod 600", "allow_readable_key()"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
         files.options().allow_readable_key().load(&subject(NODE, "worker")).unwrap();
     }
     fs::set_permissions(files.path("key.pem"), fs::Permissions::from_mode(0o400)).unwrap();
