@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
 use crate::lease::Lease;
+use crate::sanitize::sanitize;
 use crate::task::OwnedTask;
 
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -103,8 +104,9 @@ impl Reading {
     }
 
     /// h2 cuts trailers at the limit without a word, and the status is often what comes last.
-    fn check(&self, trailers: HeaderMap) -> Result<HeaderMap, Status> {
+    fn check(&self, mut trailers: HeaderMap) -> Result<HeaderMap, Status> {
         if trailers.contains_key(GRPC_STATUS) {
+            sanitize(&mut trailers);
             return Ok(trailers);
         }
         let connection = &self.call.lease().connection;

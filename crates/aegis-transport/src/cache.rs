@@ -208,7 +208,7 @@ impl Connections {
         self.owner.closed.load(Ordering::SeqCst)
     }
 
-    /// Reports when anything changes about any link.
+    /// Reports when the status of any link changes; a slot that becomes free is told to [`Link::changes`] only.
     pub fn changes(&self) -> Changes {
         Changes::new(self.owner.changed.subscribe())
     }

@@ -251,7 +251,7 @@ impl Connection {
         if self.limit() <= before {
             // Whoever lined up since we looked has seen no free slot.
             self.serve();
-            self.signals.changed();
+            self.signals.freed();
         }
         if before == 1 && !self.is_open() {
             self.signals.wake_keeper();

@@ -53,6 +53,7 @@ mod link;
 mod network;
 mod node;
 mod pump;
+mod sanitize;
 mod settings;
 mod signals;
 mod slot;

@@ -46,6 +46,11 @@ impl Signals {
         self.any_changed.send_replace(());
     }
 
+    /// A full connection has room again: news for who waits for this node, and nobody else.
+    pub(crate) fn freed(&self) {
+        self.changed.send_replace(());
+    }
+
     pub(crate) fn changes(&self) -> Changes {
         Changes(self.changed.subscribe())
     }

@@ -16,6 +16,7 @@ use crate::call_error::{CallError, Cause};
 use crate::head::split;
 use crate::lease::Lease;
 use crate::pump::{Pump, Pumped};
+use crate::sanitize::sanitize;
 use crate::start::Start;
 use crate::task::OwnedTask;
 
@@ -85,7 +86,7 @@ impl Slot {
         drop(sender);
         lease.opened();
         let mut pump = start.go_on(body, stream, connection);
-        let response = answer(response, &mut pump).await.map_err(|cause| match cause {
+        let mut response = answer(response, &mut pump).await.map_err(|cause| match cause {
             Cause::Http2 { error, .. } => {
                 // It has ended by itself.
                 lease.done();
@@ -93,6 +94,7 @@ impl Slot {
             }
             cause => fail(cause),
         })?;
+        sanitize(response.headers_mut());
         if response.status() != StatusCode::OK && !response.headers().contains_key(GRPC_STATUS) {
             return Err(fail(Cause::Http(response.status())));
         }

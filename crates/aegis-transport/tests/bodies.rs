@@ -234,7 +234,7 @@ async fn a_monstrous_header_list_is_an_error_and_the_next_call_goes_through() {
     let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
     let stream = raw.opened().await;
     raw.head(stream).await;
-    let long = (0..900).flat_map(|_| field("x-long", &"v".repeat(100))).collect::<Vec<_>>();
+    let long = (0..900).flat_map(|_| field("x-long", "v".repeat(100))).collect::<Vec<_>>();
     let pieces = long.chunks(16_000).collect::<Vec<_>>();
     raw.headers(stream, 1, pieces[0]).await;
     for piece in &pieces[1..] {
@@ -283,7 +283,7 @@ async fn a_response_without_a_body_is_one_frame() {
     let (_client, _server, link, mut raw) = start(1).await;
     let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
     let stream = raw.opened().await;
-    raw.trailers_only(stream, &[("grpc-status", "5"), ("grpc-message", "gone")]).await;
+    raw.trailers_only(stream, &[("grpc-status", b"5"), ("grpc-message", b"gone")]).await;
     let response = sent.await.unwrap().unwrap();
     assert_eq!(response.headers()["grpc-status"], "5");
     assert!(response.body().is_end_stream());
@@ -326,7 +326,7 @@ async fn a_header_list_that_is_too_long_is_an_error_and_no_hang() {
     let (_client, _server, link, mut raw) = start(10).await;
     let mut long = STATUS_200.to_vec();
     for _ in 0..200 {
-        long.extend(field("x-long", &"v".repeat(100)));
+        long.extend(field("x-long", "v".repeat(100)));
     }
     let (first, rest) = long.split_at(16_000);
     let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));

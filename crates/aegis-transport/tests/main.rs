@@ -19,6 +19,7 @@ mod going_away;
 mod load;
 mod log;
 mod never_sent;
+mod rude_status;
 mod silence;
 mod slots;
 mod support;

@@ -136,7 +136,7 @@ impl Raw {
         self.trailers(stream).await;
     }
 
-    pub(crate) async fn trailers_only(&mut self, stream: u32, fields: &[(&str, &str)]) {
+    pub(crate) async fn trailers_only(&mut self, stream: u32, fields: &[(&str, &[u8])]) {
         let mut block = STATUS_200.to_vec();
         for (name, value) in fields {
             block.extend(field(name, value));
@@ -168,7 +168,8 @@ impl Raw {
 }
 
 /// A literal header field, not indexed (RFC 7541 §6.2.2), for names and values below 127 bytes.
-pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
-    let length = |text: &str| u8::try_from(text.len()).ok().filter(|it| *it < 127).unwrap();
-    [&[0, length(name)], name.as_bytes(), &[length(value)], value.as_bytes()].concat()
+pub(crate) fn field(name: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
+    let value = value.as_ref();
+    let length = |text: &[u8]| u8::try_from(text.len()).ok().filter(|it| *it < 127).unwrap();
+    [&[0, length(name.as_bytes())], name.as_bytes(), &[length(value)], value].concat()
 }
