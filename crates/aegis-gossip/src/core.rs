@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::Settings;
 use crate::clock::now;
-use crate::inbox::{Inbox, Origin};
+use crate::inbox::{Admission, Inbox, Origin};
 use crate::verifier::Verifier;
 
 /// What members and observers share: the replica, how records get into it, and where it is published.
@@ -56,24 +56,38 @@ impl Core {
         }
     }
 
-    /// Verifies and merges what a peer sent; returns how many records were news.
+    /// Verifies and merges what a peer sent; returns how many records were news. `unreadable` ones came with them.
     ///
-    /// Only what would change something is verified, and the runtime gets its turn in between.
+    /// Only what would change something is verified, what is over the peer's budget is not even decoded, and the
+    /// runtime gets its turn in between.
     pub(crate) async fn admit(
         &self,
         from: &NodeId,
         origin: Origin,
         records: Vec<SignedRecord>,
+        unreadable: usize,
     ) -> usize {
-        let mut verified = 0;
+        self.inbox.unreadable(from, unreadable, now());
+        let count = records.len();
         let mut news = 0;
-        for record in records {
-            let Some(record) = self.check(from, origin, &record) else { continue };
-            verified += 1;
-            news += usize::from(self.merge(from, record));
+        for (at, record) in records.into_iter().enumerate() {
             // Eight verifications take about half a millisecond.
-            if verified % 8 == 0 {
+            if at % 8 == 7 {
                 tokio::task::yield_now().await;
+            }
+            let now = now();
+            match self.inbox.admit(from, origin, &record, now) {
+                Admission::Admitted => {}
+                Admission::OverBudget => {
+                    self.inbox.put_off(count - at);
+                    break;
+                }
+                Admission::Refused => continue,
+            }
+            match self.check(&record, now) {
+                Ok(Some(record)) => news += usize::from(self.merge(from, record)),
+                Ok(None) => self.inbox.was_known(from, origin, now),
+                Err(refusal) => self.inbox.refuse(from, &record, &refusal, now),
             }
         }
         if 0 < news {
@@ -82,28 +96,21 @@ impl Core {
         news
     }
 
-    fn check(&self, from: &NodeId, origin: Origin, signed: &SignedRecord) -> Option<Verified> {
-        let now = now();
+    /// Verifies a record, if it would change anything.
+    fn check(&self, signed: &SignedRecord, now: Timestamp) -> Result<Option<Verified>, Refusal> {
         let limits = &self.settings.limits;
-        let outcome = check_size(signed, limits).and_then(|()| {
-            // Not trusted yet: a claim that would change nothing need not be verified.
-            let claim = decode_record(&signed.body)
-                .map_err(|error| Refusal::Body { source: Box::new(error) })?;
-            let wanted = self.replica().wants(claim.key(), claim.precedence, signed.body_hash());
-            if !wanted || !self.inbox.admits(from, origin, signed, now) {
-                return Ok(None);
-            }
-            let verifier = Verifier { tls: &self.tls };
-            let domain = self.tls.spiffe_id();
-            Verified::new(signed.clone(), &verifier, domain.trust_domain(), limits, now).map(Some)
-        });
-        match outcome {
-            Ok(verified) => verified,
-            Err(refusal) => {
-                self.inbox.refuse(from, signed, &refusal, now);
-                None
-            }
+        check_size(signed, limits)?;
+        // Not trusted yet: a claim that would change nothing need not be verified.
+        let claim = decode_record(&signed.body)
+            .map_err(|error| Refusal::Body { source: Box::new(error) })?;
+        // Records end all the time, and a peer's clock may be behind ours: nobody is to blame.
+        let over = claim.expires_at <= now;
+        if over || !self.replica().wants(claim.key(), claim.precedence, signed.body_hash()) {
+            return Ok(None);
         }
+        let verifier = Verifier { tls: &self.tls };
+        let domain = self.tls.spiffe_id();
+        Verified::new(signed.clone(), &verifier, domain.trust_domain(), limits, now).map(Some)
     }
 
     /// Merges a record; whoever merged the last of several calls [`announce`](Self::announce).

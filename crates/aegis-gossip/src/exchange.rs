@@ -53,7 +53,8 @@ pub(crate) async fn exchange(
         })?;
         synced.calls += 1;
         let records = response.records.clone();
-        synced.news += core.admit(&synced.node_id, Origin::Asked, records).await;
+        let unreadable = response.unreadable;
+        synced.news += core.admit(&synced.node_id, Origin::Asked, records, unreadable).await;
         let progress = exchange.proceed(&core.replica(), &response);
         match progress {
             Progress::Call(next) => request = next,

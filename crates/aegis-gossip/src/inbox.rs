@@ -13,6 +13,8 @@ use crate::Settings;
 const PEERS: usize = 1_024;
 /// Refused records that are remembered.
 const REFUSED: usize = 4_096;
+/// How often those are looked through whose time is over: there may be as many as come in a second.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// For how long a refused record is not looked at again.
 const REMEMBER: Duration = Duration::from_secs(60);
 /// How often a peer's refused records are worth a line in the log.
@@ -35,6 +37,7 @@ pub(crate) struct Inbox {
 struct State {
     peers: HashMap<NodeId, Peer>,
     refused: HashMap<u64, Timestamp>,
+    swept_at: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,22 @@ struct Peer {
     asked: Budget,
     warned_at: Option<Timestamp>,
     seen_at: Timestamp,
+}
+
+impl State {
+    fn is_sweep_due(&self, now: Timestamp) -> bool {
+        // A clock that was set back makes it due too.
+        self.swept_at.is_none_or(|at| now < at || SWEEP_EVERY <= now.since(at))
+    }
+}
+
+impl Peer {
+    fn budget(&mut self, origin: Origin) -> &mut Budget {
+        match origin {
+            Origin::Asked => &mut self.asked,
+            Origin::Pushed => &mut self.pushed,
+        }
+    }
 }
 
 /// How records came to us.
@@ -55,11 +74,22 @@ pub(crate) enum Origin {
     Pushed,
 }
 
+/// Whether a record is worth a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It is; a token was taken for it.
+    Admitted,
+    /// Its sender sent too many.
+    OverBudget,
+    /// It was refused not long ago.
+    Refused,
+}
+
 /// What became of records that peers sent, counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Records whose signature or content was refused.
+    /// Records whose signature or content was refused, and those that could not be read.
     pub refused: u64,
     /// Records that were put off because their sender sent too many.
     pub over_budget: u64,
@@ -83,30 +113,46 @@ impl Inbox {
         }
     }
 
-    /// Whether a record is worth verifying now.
-    pub(crate) fn admits(
+    /// Takes a token for a look at a record, unless it was refused lately.
+    pub(crate) fn admit(
         &self,
         from: &NodeId,
         origin: Origin,
         record: &SignedRecord,
         now: Timestamp,
-    ) -> bool {
+    ) -> Admission {
         // The whole record, signature included: a forgery must not bar the genuine one.
         let id = self.hasher.hash_one(record);
         let mut state = self.lock();
         if state.refused.get(&id).is_some_and(|until| now < *until) {
-            return false;
+            return Admission::Refused;
         }
         let peer = self.peer(&mut state, from, now);
-        let budget = match origin {
-            Origin::Asked => &mut peer.asked,
-            Origin::Pushed => &mut peer.pushed,
-        };
-        let admitted = budget.take(now);
-        if !admitted {
-            self.over_budget.fetch_add(1, Ordering::Relaxed);
+        if peer.budget(origin).take(now) { Admission::Admitted } else { Admission::OverBudget }
+    }
+
+    /// Gives the token of a record back that turned out to be known: nothing was verified.
+    pub(crate) fn was_known(&self, from: &NodeId, origin: Origin, now: Timestamp) {
+        let mut state = self.lock();
+        self.peer(&mut state, from, now).budget(origin).give_back();
+    }
+
+    /// Counts records that were put off.
+    pub(crate) fn put_off(&self, count: usize) {
+        add(&self.over_budget, count);
+    }
+
+    /// Counts records that could not even be read, and says so in the log once per peer and minute.
+    pub(crate) fn unreadable(&self, from: &NodeId, count: usize, now: Timestamp) {
+        if count == 0 {
+            return;
         }
-        admitted
+        add(&self.refused, count);
+        let mut state = self.lock();
+        if self.may_warn(&mut state, from, now) {
+            drop(state);
+            tracing::warn!(node = %from, count, "a peer sent records that cannot be read");
+        }
     }
 
     /// Remembers a record that was refused, and says so in the log once per peer and minute.
@@ -120,7 +166,8 @@ impl Inbox {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let id = self.hasher.hash_one(record);
         let mut state = self.lock();
-        if REFUSED <= state.refused.len() {
+        if REFUSED <= state.refused.len() && state.is_sweep_due(now) {
+            state.swept_at = Some(now);
             state.refused.retain(|_, until| now < *until);
         }
         if state.refused.len() < REFUSED {
@@ -190,6 +237,10 @@ impl Inbox {
     }
 }
 
+fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 /// An error and its causes, joined by colons.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -223,19 +274,24 @@ mod tests {
         Inbox::new(&Settings::default())
     }
 
+    fn admits(inbox: &Inbox, from: &NodeId, origin: Origin, body: u64, now: Timestamp) -> bool {
+        inbox.admit(from, origin, &record(body), now) == Admission::Admitted
+    }
+
     #[test]
-    fn a_peer_that_pushes_more_than_its_budget_is_put_off_and_counted() {
+    fn a_peer_that_pushes_more_than_its_budget_is_put_off() {
         let inbox = inbox();
         let now = Timestamp::from_millis(1_000_000);
-        let admitted =
-            (0..1_000).filter(|at| inbox.admits(&PEER, Origin::Pushed, &record(*at), now)).count();
-        assert_eq!((admitted, inbox.counters().over_budget), (400, 600));
+        let pushed =
+            |now| (0..1_000).filter(|at| admits(&inbox, &PEER, Origin::Pushed, *at, now)).count();
+        assert_eq!(pushed(now), 400);
         // What we ask for ourselves has a budget of its own, and so has every peer.
-        assert!(inbox.admits(&PEER, Origin::Asked, &record(0), now));
-        let other = NodeId::from_static("other");
-        assert!(inbox.admits(&other, Origin::Pushed, &record(0), now));
-        let later = now.saturating_add(Duration::from_secs(1));
-        assert!(inbox.admits(&PEER, Origin::Pushed, &record(0), later));
+        assert!(admits(&inbox, &PEER, Origin::Asked, 0, now));
+        assert!(admits(&inbox, &NodeId::from_static("other"), Origin::Pushed, 0, now));
+        // What was known already costs nothing.
+        inbox.was_known(&PEER, Origin::Pushed, now);
+        assert_eq!(pushed(now), 1);
+        assert_eq!(pushed(now.saturating_add(Duration::from_secs(1))), 200);
     }
 
     #[test]
@@ -245,9 +301,29 @@ mod tests {
         let refusal = Refusal::Signature { source: "bad".into() };
         inbox.refuse(&PEER, &record(1), &refusal, now);
         assert_eq!(inbox.counters().refused, 1);
-        assert!(!inbox.admits(&PEER, Origin::Asked, &record(1), now));
-        assert!(inbox.admits(&PEER, Origin::Asked, &record(2), now));
-        assert!(inbox.admits(&PEER, Origin::Asked, &record(1), now.saturating_add(REMEMBER)));
+        assert_eq!(inbox.admit(&PEER, Origin::Asked, &record(1), now), Admission::Refused);
+        assert!(admits(&inbox, &PEER, Origin::Asked, 2, now));
+        assert!(admits(&inbox, &PEER, Origin::Asked, 1, now.saturating_add(REMEMBER)));
+    }
+
+    #[test]
+    fn a_full_memory_of_refused_records_is_looked_through_once_a_second() {
+        let inbox = inbox();
+        let refuse = |body, millis| {
+            let refusal = Refusal::Signature { source: "bad".into() };
+            inbox.refuse(&PEER, &record(body), &refusal, Timestamp::from_millis(millis));
+            inbox.lock().refused.len()
+        };
+        for body in 0..REFUSED as u64 {
+            refuse(body, body % 2);
+        }
+        // At 60 s the even ones are over, at 60.001 s the others, which nobody looks for yet.
+        assert_eq!(refuse(10_000, 60_000), REFUSED / 2 + 1);
+        for body in 10_001..10_000 + REFUSED as u64 / 2 {
+            refuse(body, 60_000);
+        }
+        assert_eq!(refuse(20_000, 60_999), REFUSED);
+        assert_eq!(refuse(20_000, 61_000), REFUSED / 2 + 1);
     }
 
     #[test]

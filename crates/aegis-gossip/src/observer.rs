@@ -191,11 +191,10 @@ impl Shared {
                 timeout(FIRST_DELTA, stream.message()).await.unwrap_or_else(|_| Err(late()))
             };
             let Some(delta) = next.map_err(call)? else { return Ok(()) };
-            let records = records(delta.records).map_err(|error| SyncError::Message {
-                node: link.node_id().clone(),
-                source: Arc::new(error),
+            let (records, unreadable) = records(delta.records).map_err(|error| {
+                SyncError::Message { node: link.node_id().clone(), source: Arc::new(error) }
             })?;
-            self.core.admit(link.node_id(), Origin::Asked, records).await;
+            self.core.admit(link.node_id(), Origin::Asked, records, unreadable).await;
             // The root says that this was the last page.
             if !delta.root.is_empty() && !synced {
                 synced = true;

@@ -47,7 +47,8 @@ impl DirectoryService for DirectoryHandler {
         let _running = self.begin_sync(caller.node_id())?;
         let request = SyncRequest::try_from(request.into_inner())?;
         let core = &self.shared.core;
-        core.admit(caller.node_id(), Origin::Pushed, request.records.clone()).await;
+        let records = request.records.clone();
+        core.admit(caller.node_id(), Origin::Pushed, records, request.unreadable).await;
         let response = core.replica().answer(&request);
         Ok(Response::new(response.into()))
     }

@@ -33,6 +33,11 @@ impl Budget {
             None => false,
         }
     }
+
+    /// Gives a token back that was not needed.
+    pub fn give_back(&mut self) {
+        self.tokens = self.tokens.saturating_add(1_000).min(u64::from(self.burst) * 1_000);
+    }
 }
 
 #[cfg(test)]
@@ -48,5 +53,15 @@ mod tests {
         for (at, count) in [(0, 3), (10, 2), (5, 0), (10, 1), (10_000, 3)] {
             assert_eq!(taken(at), count, "at {at} ms");
         }
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_is_never_more_than_a_burst() {
+        let mut budget = Budget::new(1, 2);
+        let now = Timestamp::from_millis(0);
+        budget.give_back();
+        assert_eq!([(); 3].map(|()| budget.take(now)), [true, true, false]);
+        budget.give_back();
+        assert_eq!([(); 2].map(|()| budget.take(now)), [true, false]);
     }
 }

@@ -20,6 +20,8 @@ pub struct SyncRequest {
     pub stamps: Vec<Stamp>,
     /// Records for the other.
     pub records: Vec<SignedRecord>,
+    /// How many more came that could not be read.
+    pub unreadable: usize,
 }
 
 /// What the other answers.
@@ -38,6 +40,8 @@ pub struct SyncResponse {
     pub stamps: Vec<Stamp>,
     /// Records for the caller.
     pub records: Vec<SignedRecord>,
+    /// How many more came that could not be read.
+    pub unreadable: usize,
     /// Whether there are more records than fitted: the caller asks again for what it did not get.
     pub more: bool,
 }

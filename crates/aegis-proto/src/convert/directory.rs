@@ -29,7 +29,7 @@ impl TryFrom<wire::SyncRequest> for SyncRequest {
         decoded.buckets =
             request.buckets.iter().map(|bucket| root(bucket)).collect::<Result<_, _>>()?;
         decoded.stamps = stamps(&request.stamps)?;
-        decoded.records = records(request.records)?;
+        (decoded.records, decoded.unreadable) = records(request.records)?;
         Ok(decoded)
     }
 }
@@ -62,7 +62,7 @@ impl TryFrom<wire::SyncResponse> for SyncResponse {
         decoded.want = keys(&response.want)?;
         decoded.differing = response.differing.into_iter().map(bucket).collect::<Result<_, _>>()?;
         decoded.stamps = stamps(&response.stamps)?;
-        decoded.records = records(response.records)?;
+        (decoded.records, decoded.unreadable) = records(response.records)?;
         decoded.more = !response.next_page.is_empty();
         Ok(decoded)
     }
@@ -153,13 +153,17 @@ pub fn keys(keys: &[Bytes]) -> Result<Vec<Key>, WireError> {
     keys.iter().map(|key| Ok(Key::from_bytes(fixed("key", key)?))).collect()
 }
 
-/// Reads signed records; nothing is verified yet.
+/// Reads signed records; nothing is verified yet. One that cannot be read is left out, and how many those were is
+/// returned too: a message carries records of many owners.
 ///
 /// # Errors
-/// [`WireError`] of the first that cannot be read.
-pub fn records(records: Vec<wire::SignedRecord>) -> Result<Vec<SignedRecord>, WireError> {
+/// [`WireError::Count`] if there are more than a directory holds.
+pub fn records(records: Vec<wire::SignedRecord>) -> Result<(Vec<SignedRecord>, usize), WireError> {
     limit("records", records.len(), Limits::default().nodes)?;
-    records.into_iter().map(TryInto::try_into).collect()
+    let count = records.len();
+    let read: Vec<_> = records.into_iter().filter_map(|it| it.try_into().ok()).collect();
+    let unreadable = count - read.len();
+    Ok((read, unreadable))
 }
 
 /// Signed records as a message holds them; bodies stay as they were signed.
