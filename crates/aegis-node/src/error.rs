@@ -117,7 +117,7 @@ impl fmt::Display for Several<'_> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The node listens already. The program has to keep the first `Server`.
+    /// The node listens already, or has: it starts once. The program has to keep the first `Server`, or build another node.
     #[error("node {node} is started already")]
     AlreadyStarted {
         /// The node.

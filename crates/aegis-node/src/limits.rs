@@ -60,6 +60,9 @@ impl Limits {
     }
 
     /// Handshakes under way at once (default 256).
+    ///
+    /// Beyond, the oldest whose peer has been silent for half a second is closed for each that comes;
+    /// while none is silent, accepting slows down to ten a second until one ends.
     pub fn max_handshakes(mut self, handshakes: usize) -> Self {
         self.handshakes = handshakes;
         self
@@ -111,6 +114,7 @@ impl Limits {
     /// The age at which a connection is replaced, ± 10 % (default 1 h), and the time its calls then have to end (default 5 min).
     ///
     /// The client opens its successor first; no call is lost.
+    /// Calls that outlive the grace end with `UNAVAILABLE`, and the connection with them a second later.
     pub fn max_connection_age(mut self, age: Duration, grace: Duration) -> Self {
         self.max_age = age;
         self.max_age_grace = grace;

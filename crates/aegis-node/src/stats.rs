@@ -11,15 +11,15 @@ pub struct ServerStats {
     pub connections: u64,
     /// Connections that finished their handshake.
     pub accepted: u64,
-    /// Handshakes that were refused or broke off.
+    /// Handshakes that were refused, broke off or took too long, and peers that sent no HTTP/2 after theirs.
     pub refused: u64,
-    /// Silent handshakes closed to make room for others.
+    /// Silent handshakes closed to make room for others, or because the process had no descriptor left.
     pub evicted: u64,
     /// Connections closed because the server or their identity had too many.
     pub over_limit: u64,
-    /// Calls received.
+    /// Calls received, those included that no handler got to see.
     pub calls: u64,
-    /// Client certificates read: one for each handshake, whatever the number of calls.
+    /// Client certificates read: one for each handshake that came to it, refused ones among them, and none for a call.
     pub certificates_parsed: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use aegis_node::{BuildError, Handler, HandlerFuture, Limits, Node, ServerStats};
+use aegis_node::{BuildError, Handler, HandlerFuture, Limits, Node, ServerStats, StartError};
 use aegis_testing::{TestCa, eventually};
 use http::Request;
 use tonic::body::Body;
@@ -116,6 +116,15 @@ async fn nothing_secret_is_printed() {
     assert!(!text.contains(&secret) && !text.contains("PRIVATE"), "{text}");
     assert!(!text.contains(&format!("{:?}", &key[..8]).replace(['[', ']'], "")), "{text}");
     assert!(text.contains("id: "), "nothing is printed: {text}");
+}
+
+#[tokio::test]
+async fn a_node_starts_once() {
+    let (_mesh, server, _lab) = node(Limits::default()).await;
+    let node = server.node().clone();
+    assert!(matches!(node.start().await, Err(StartError::AlreadyStarted { .. })));
+    server.shutdown().await.unwrap();
+    assert!(matches!(node.start().await, Err(StartError::AlreadyStarted { .. })));
 }
 
 #[test]
