@@ -44,7 +44,7 @@ mod stats;
 mod timer;
 mod trim;
 
-pub use aegis_gossip::MemberStatus;
+pub use aegis_gossip::{MemberStatus, SyncError, Synced};
 pub use builder::NodeBuilder;
 pub use error::{BuildError, ServeError, StartError};
 pub use handler::{Handler, HandlerFuture};

@@ -84,6 +84,18 @@ impl Drop for Membership {
     }
 }
 
+impl View {
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("member", &self.member).finish_non_exhaustive()
+    }
+}
+
 /// How the node follows the directory.
 enum Role {
     /// Not yet: nobody has asked, and tasks need a runtime.
@@ -168,7 +180,8 @@ impl Node {
 
     /// Single nodes of the mesh, for hands-on use.
     pub fn peers(&self) -> Peers {
-        Peers::new(Arc::clone(&self.0.about), self.directory(), self.0.connections.clone())
+        self.observe();
+        Peers::new(Arc::clone(&self.0.about), Arc::clone(&self.0.view), self.0.connections.clone())
     }
 
     /// The node's health, for its owner to set.

@@ -2,15 +2,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aegis_core::{Address, NodeId};
+use aegis_gossip::{SyncError, Synced};
 use aegis_proto::mesh::mesh_service_client::MeshServiceClient;
 use aegis_proto::mesh::{HealthRequest, NodeInfoRequest, PingRequest};
-use aegis_topology::Directory;
-use aegis_transport::{Connections, DialError, Link, NodeChannel, Target};
+use aegis_transport::{Connections, Link, NodeChannel, Target};
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
 use crate::health::HealthStatus;
-use crate::node::About;
+use crate::node::{About, View};
 
 /// How long a peer may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Peers {
     about: Arc<About>,
-    directory: Directory,
+    view: Arc<View>,
     connections: Connections,
 }
 
@@ -52,16 +52,24 @@ pub struct PeerHealth {
 }
 
 impl Peers {
-    pub(crate) fn new(about: Arc<About>, directory: Directory, connections: Connections) -> Self {
-        Self { about, directory, connections }
+    pub(crate) fn new(about: Arc<About>, view: Arc<View>, connections: Connections) -> Self {
+        Self { about, view, connections }
     }
 
-    /// Connects to whoever listens at an address and tells its id, as its certificate proves it.
+    /// Learns what whoever listens at an address knows of the mesh, and tells its id, as its certificate proves it.
     ///
     /// # Errors
-    /// Why there is no connection.
-    pub async fn add(&self, address: &Address) -> Result<NodeId, DialError> {
-        self.connections.dial_seed(address).await.map(|link| link.node_id().clone())
+    /// Why there is no connection, or no answer.
+    pub async fn add(&self, address: &Address) -> Result<NodeId, SyncError> {
+        self.sync(address).await.map(|synced| synced.node_id)
+    }
+
+    /// Compares the directory with that of whoever listens at an address, now; nodes do so by themselves every second.
+    ///
+    /// # Errors
+    /// Why there is no connection, or no answer.
+    pub async fn sync(&self, address: &Address) -> Result<Synced, SyncError> {
+        self.view.member().sync_now(address).await
     }
 
     /// The time a peer takes to answer.
@@ -122,7 +130,7 @@ impl Peers {
 
     /// A client of one node; the link keeps its connection.
     fn client(&self, id: &NodeId) -> Result<(Link, MeshServiceClient<NodeChannel>), Status> {
-        let snapshot = self.directory.snapshot();
+        let snapshot = self.view.member().directory().snapshot();
         let Some(node) = snapshot.node(id) else {
             return Err(Status::not_found(format!("the directory holds no node {id}")));
         };

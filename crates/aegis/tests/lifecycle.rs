@@ -168,12 +168,14 @@ async fn health_follows_the_node() {
 #[tokio::test]
 async fn peers_answer_one_by_one() {
     let mesh = TestMesh::in_memory();
-    let a = mesh.serve("a", |node| Identity::new("a").on(node.name("Morpheus"))).await;
     let c = mesh.node("c");
-    c.directory().wait_for_providers(&IDENTITY_V1, 1, LIMIT).await.unwrap();
+    let a = mesh.serve("a", |node| Identity::new("a").on(node.name("Morpheus"))).await;
+    // Without a seed it knows nobody, until it is told an address.
     let peers = c.peers();
     let id = peers.add(&a.local_addr().into()).await.unwrap();
     assert_eq!(&id, a.node().id());
+    c.directory().wait_for(|snapshot| snapshot.node(&id).is_some(), LIMIT).await.unwrap();
+    assert!(peers.sync(&"127.0.0.1:1".parse().unwrap()).await.is_err());
     peers.ping(&id).await.unwrap();
     let info = peers.info(&id).await.unwrap();
     assert_eq!(
