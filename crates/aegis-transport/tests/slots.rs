@@ -231,3 +231,62 @@ async fn a_connection_with_many_cancelled_streams_is_replaced_before_it_is_left(
     call(&link, &mut second).await;
     assert_eq!(link.counters().lost, 0);
 }
+
+#[tokio::test]
+async fn as_many_streams_as_have_a_window_each() {
+    let ca = TestCa::new();
+    for (stream, connection, slots) in
+        [(256 << 10, 64 << 20, 256), (20_000, 70_000, 3), (100_000, 70_000, 1)]
+    {
+        let server = Server::start(&ca, "server-1").await;
+        let client = Client::with(&ca, |settings| {
+            settings.stream_window = stream;
+            settings.connection_window = connection;
+        });
+        let link = client.link(&server);
+        let mut raw = server.greeted(1_000).await;
+        let found = link.settled().await;
+        assert!(
+            matches!(found, LinkStatus::Connected { slots: it, .. } if it == slots),
+            "{found:?}"
+        );
+        // Nor when the peer raises its own limit.
+        raw.settings(100_000).await;
+        raw.ping().await;
+        let found = link.status();
+        assert!(
+            matches!(found, LinkStatus::Connected { slots: it, .. } if it == slots),
+            "{found:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn company_that_would_be_called_again_at_once_stays() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| {
+        settings.bulk = 100_000;
+        settings.spare_idle = Duration::from_millis(100);
+    });
+    let link = client.link(&server);
+    let mut first = server.greeted(100).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(empty())));
+    let stream = first.opened().await;
+    first.head(stream).await;
+    let reading = tokio::spawn(collect(sent.await.unwrap().unwrap().into_body()));
+    for _ in 0..10 {
+        first.data(stream, &[0; 16_000]).await;
+    }
+    let mut second = server.greeted(100).await;
+    let gone = tokio::time::timeout(Duration::from_millis(500), second.closed()).await;
+    assert!(gone.is_err(), "nobody used it, but small calls would want it");
+    assert_eq!((server.dials(), link.counters().dials), (2, 2));
+
+    first.trailers(stream).await;
+    reading.await.unwrap().unwrap();
+    eventually(|| {
+        matches!(link.status(), LinkStatus::Connected { connections: 1, .. }).then_some(())
+    })
+    .await;
+}
