@@ -56,7 +56,9 @@ impl Tls {
         })
     }
 
-    /// How many certificates of callers were parsed so far: one per accepted connection, none per call.
+    /// How many handshakes so far had the certificate of a client parsed, refused ones among them; no call parses any.
+    ///
+    /// While no client's certificate is refused this is the number of accepted connections.
     pub fn parsed_certificates(&self) -> u64 {
         self.inner.parsed.load(Ordering::Relaxed)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_testing::{KeyKind, TestCa};
+use aegis_testing::{Flaw, KeyKind, TestCa};
 use aegis_tls::{AcceptError, Accepted, Caller, ConnectError, Connected, Expected, Tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -99,6 +99,36 @@ async fn another_node_than_the_dialled_one_gets_no_byte() {
     let pin = id("mouse-1");
     handshake(&vicky, Expected::Node(&pin), &mouse).await.0.unwrap();
     handshake(&vicky, Expected::AnyMember, &mouse).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_of_callers_are_counted_once_per_handshake_good_or_bad() {
+    let ca = TestCa::new();
+    let server = ca.tls("morpheus-1", "worker");
+    let (good, foreign) = (ca.tls("vicky", "gateway"), TestCa::new().tls("vicky", "gateway"));
+    let bad = raw_client(Some(&ca.issue_bad("vicky", "gateway", Flaw::OnlyServerAuth)));
+    let mut parsed = 0;
+    for _ in 0..2 {
+        handshake(&good, Expected::AnyMember, &server).await.1.unwrap();
+        parsed += 1;
+        assert_eq!(server.parsed_certificates(), parsed);
+
+        let (near, far) = duplex(64 * 1024);
+        let client = async {
+            let connector = TlsConnector::from(Arc::new(bad.clone()));
+            if let Ok(mut stream) = connector.connect(any_name(), near).await {
+                drop(stream.read(&mut [0; 1]).await);
+            }
+        };
+        let (refused, ()) = tokio::join!(server.accept(far), client);
+        assert!(matches!(refused, Err(AcceptError::Untrusted { .. })), "{refused:?}");
+        parsed += 1;
+        assert_eq!(server.parsed_certificates(), parsed);
+
+        // It refuses us before it shows its own.
+        handshake(&foreign, Expected::AnyMember, &server).await.1.unwrap_err();
+        assert_eq!(server.parsed_certificates(), parsed);
+    }
 }
 
 #[test]

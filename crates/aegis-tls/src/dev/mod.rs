@@ -16,9 +16,12 @@
 //! Whoever reads the directory can pose as any node of the mesh. So the CA lives 30 days, says in its certificate what
 //! it is, and every source but [`TlsOptions::cert_dir`](crate::TlsOptions::cert_dir) refuses it unless told otherwise.
 //!
-//! The directory has mode 0700, its keys 0600 from their first byte on. Changes happen under a lock (`.aegis.lock`) and
-//! appear at once or not at all. What is there is never replaced, except a node's own certificate when it ran out, is
-//! about to, or no longer says what the node is; half a CA is an error.
+//! The directory has mode 0700, its keys 0600 from their first byte on. Changes happen under a lock (`.aegis.lock`); each
+//! file appears whole or not at all, and what a dying process left undone is done by the next.
+//!
+//! A CA is never replaced, and half of one is an error. A node's own certificate and key are replaced by
+//! [`cert_dir`](crate::TlsOptions::cert_dir) when the certificate ran out, is about to, or no longer says what the node
+//! is, and by [`DevCa::issue`] each time.
 
 mod directory;
 mod error;
@@ -90,6 +93,9 @@ impl DevCa {
 
     /// Issues a certificate, good for 7 days, into the CA's own directory, with a new key.
     ///
+    /// An earlier pair of the node is replaced, however good it is; processes that loaded it go on with it. Blocking file
+    /// I/O; waits at most 10 s for another process.
+    ///
     /// # Errors
     /// [`DevCaError`]; without a node ([`Subject::any`]) there is nobody to issue for.
     pub fn issue(&self, subject: &Subject) -> Result<Issued, DevCaError> {
@@ -98,6 +104,8 @@ impl DevCa {
     }
 
     /// Issues a certificate into another directory, together with the CA's certificate but not its key.
+    ///
+    /// Otherwise as [`issue`](Self::issue): an earlier pair there is replaced.
     ///
     /// # Errors
     /// [`DevCaError::OtherCa`] if files of another CA lie there.

@@ -197,9 +197,12 @@ fn a_certificate_can_be_issued_into_another_directory() {
     assert!(!out.join("ca-key.pem").exists());
     assert_eq!(out.read("ca-cert.pem"), home.read("ca-cert.pem"));
     out.load(&worker("python-1")).unwrap();
-    // A second one beside it, and the same again.
+    // A second one beside it, and the same again: made anew, since it was asked for.
     ca.issue_into(&worker("python-2"), &out.path).unwrap();
+    let before = out.read("python-1-cert.pem");
     ca.issue_into(&worker("python-1"), &out.path).unwrap();
+    assert_ne!(out.read("python-1-cert.pem"), before);
+    out.load(&worker("python-1")).unwrap();
     ca.issue_into(&worker("python-3"), home.path.join(".")).unwrap();
     home.load(&worker("python-3")).unwrap();
 
