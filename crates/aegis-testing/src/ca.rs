@@ -132,6 +132,11 @@ impl TestCa {
         Self::root(self.name.clone(), generate(), Validity::Now, self.trust_domain.clone())
     }
 
+    /// A CA of this name, which may be as hostile as text can be.
+    pub fn named(name: &str) -> Self {
+        Self::root(name.to_owned(), generate(), Validity::Now, TRUST_DOMAIN)
+    }
+
     /// The root certificate, for a bundle.
     pub fn root_pem(&self) -> &str {
         &self.root_pem
@@ -184,6 +189,17 @@ impl TestCa {
     #[track_caller]
     pub fn issue_with(&self, kind: KeyKind, id: &str, node_type: &str) -> TestCert {
         self.sign(&self.leaf_params(&parse_id(id), &parse_type(node_type)), &kind.generate())
+    }
+
+    /// A certificate whose only name is this URI.
+    ///
+    /// # Panics
+    /// If it is not ASCII.
+    pub fn issue_as(&self, uri: &str) -> TestCert {
+        let mut params = self.leaf_params(&parse_id("nobody"), &parse_type("nobody"));
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(ia5(uri))];
+        self.sign(&params, &generate())
     }
 
     /// A certificate that is bad in one point and good in all others.

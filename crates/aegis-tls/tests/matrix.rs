@@ -95,8 +95,7 @@ fn a_flaw_is_refused_for_its_reason_in_both_directions() {
             }
         };
         for rejection in [&client, &server].into_iter().flatten() {
-            let text = format!("{rejection} {rejection:?}");
-            assert!(text.len() <= 1024 && !text.contains(char::is_control), "{flaw:?}: {text:?}");
+            check_text(rejection);
         }
         match flaw {
             Flaw::CaLeaf => both(|it| *it == Rejection::CaCertificate),
@@ -153,6 +152,46 @@ fn a_flaw_is_refused_for_its_reason_in_both_directions() {
         }
     }
     assert_eq!(verdict(&judge, &ca.issue(PEER, "worker")), Ok(()));
+}
+
+/// Certificates are written by strangers: what is said about one fits on a screen and leaves the terminal as it is.
+#[track_caller]
+fn check_text(rejection: &Rejection) {
+    for text in [rejection.to_string(), format!("{rejection:?}")] {
+        assert!(text.len() <= 2048, "{} bytes: {text:?}", text.len());
+        let is_hostile = |char: char| char.is_control() || char == '\u{202e}';
+        assert!(!text.contains(is_hostile), "{text:?}");
+    }
+}
+
+#[test]
+fn hostile_names_of_cas_are_shown_escaped_and_short() {
+    let judge = TestCa::new().tls("judge-1", "worker");
+    for name in ["\u{1b}[31m\r\n\u{202e}\u{7f}\u{9b}".repeat(100), "\u{10ffff}".repeat(2_000)] {
+        let cert = TestCa::named(&name).issue(PEER, "worker");
+        let rejection = verdict(&judge, &cert).unwrap_err();
+        assert!(
+            matches!(&rejection, Rejection::UnknownCa { issuer, .. } if issuer.contains("\\u{")),
+            "{rejection:?}"
+        );
+        check_text(&rejection);
+        let error = cert.trusting(&[&TestCa::new()]).options().load(&subject(PEER, "worker"));
+        assert!(error.is_err_and(|error| !error.to_string().contains(char::is_control)));
+    }
+}
+
+#[test]
+fn a_hostile_identity_is_shown_escaped_and_short() {
+    let ca = TestCa::new();
+    let judge = ca.tls("judge-1", "worker");
+    for id in ["\u{1b}[31m\r\n\u{7f}".repeat(100), "a".repeat(10_000)] {
+        let cert = ca.issue_as(&format!("spiffe://mesh.test/aegis/worker/{id}"));
+        let rejection = verdict(&judge, &cert).unwrap_err();
+        assert_eq!(rejection.reason(), "identity");
+        check_text(&rejection);
+        let cert = ca.issue_as(&format!("spiffe://{id}/aegis/worker/x"));
+        check_text(&verdict(&judge, &cert).unwrap_err());
+    }
 }
 
 #[test]
