@@ -53,6 +53,8 @@ mod error;
 mod exchange;
 mod inbox;
 #[cfg(feature = "server")]
+mod interest;
+#[cfg(feature = "server")]
 mod member;
 mod observer;
 #[cfg(feature = "server")]

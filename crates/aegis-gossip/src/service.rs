@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aegis_core::NodeId;
@@ -6,7 +6,7 @@ use aegis_proto::convert::{keys, root, signed_records};
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
 use aegis_tls::Caller;
-use aegis_topology::{Key, Root, SyncRequest, Verified};
+use aegis_topology::{Key, Root, SyncRequest};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
@@ -15,11 +15,12 @@ use tonic::{Request, Response, Status};
 
 use crate::exchange::MAX_MESSAGE;
 use crate::inbox::Origin;
+use crate::interest::Interest;
 use crate::member::Shared;
 use crate::watchers::Watcher;
 
-/// Syncs of one caller at a time.
-const SYNCS: usize = 4;
+/// Syncs and readers of one caller at a time.
+const RUNNING: usize = 4;
 
 /// Answers peers: syncs with members, and shows the directory to those that follow it.
 ///
@@ -28,11 +29,11 @@ const SYNCS: usize = 4;
 #[derive(Debug)]
 pub struct DirectoryHandler {
     shared: Arc<Shared>,
-    syncs: Arc<Mutex<HashMap<NodeId, usize>>>,
+    running: Arc<Mutex<HashMap<NodeId, usize>>>,
 }
 
 pub(crate) fn server(shared: Arc<Shared>) -> DirectoryServiceServer<DirectoryHandler> {
-    DirectoryServiceServer::new(DirectoryHandler { shared, syncs: Arc::default() })
+    DirectoryServiceServer::new(DirectoryHandler { shared, running: Arc::default() })
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE)
 }
@@ -44,7 +45,7 @@ impl DirectoryService for DirectoryHandler {
         request: Request<wire::SyncRequest>,
     ) -> Result<Response<wire::SyncResponse>, Status> {
         let caller = self.member(&request)?;
-        let _running = self.begin_sync(caller.node_id())?;
+        let _running = self.begin(caller.node_id())?;
         let request = SyncRequest::try_from(request.into_inner())?;
         let core = &self.shared.core;
         let records = request.records.clone();
@@ -57,22 +58,21 @@ impl DirectoryService for DirectoryHandler {
         &self,
         request: Request<wire::FetchRequest>,
     ) -> Result<Response<BoxStream<wire::RecordPage>>, Status> {
-        self.member(&request)?;
+        let caller = self.member(&request)?;
+        let running = self.begin(caller.node_id())?;
         let request = request.into_inner();
-        let keys = keys(&request.keys)?;
-        let first: HashSet<String> = request.services_first.into_iter().take(SERVICES).collect();
-        let mut keys: Vec<Key> = {
-            let replica = self.shared.core.replica();
-            if keys.is_empty() { replica.stamps().map(|stamp| stamp.key).collect() } else { keys }
+        let first = Interest::parse(&request.services_first)?;
+        let wanted: BTreeSet<Key> = keys(&request.keys)?.into_iter().collect();
+        let keys: Vec<Key> = if wanted.is_empty() {
+            self.shared.core.replica().stamps().map(|stamp| stamp.key).collect()
+        } else {
+            wanted.into_iter().collect()
         };
-        if !first.is_empty() {
-            let replica = self.shared.core.replica();
-            keys.sort_by_key(|key| {
-                !replica.record(*key).is_some_and(|record| provides(record, &first))
-            });
-        }
+        let keys = if first.is_empty() { keys } else { self.put_first(&first, keys).await };
         let (shared, mut keys) = (Arc::downgrade(&self.shared), keys.into_iter());
         let pages = std::iter::from_fn(move || {
+            // For as long as the stream is there.
+            let _running = &running;
             let shared = shared.upgrade()?;
             let replica = shared.core.replica();
             let records = keys.by_ref().filter_map(|key| replica.record(key));
@@ -90,6 +90,7 @@ impl DirectoryService for DirectoryHandler {
         let caller = self.member(&request)?;
         let request = request.into_inner();
         let theirs = root(&request.root)?;
+        let interest = Interest::parse(&request.services)?;
         let Some(watcher) = self.shared.watchers.join(caller.node_id()) else {
             return Err(Status::unavailable("this node is leaving, or too many follow it already"));
         };
@@ -100,15 +101,15 @@ impl DirectoryService for DirectoryHandler {
             watcher,
             at: 0,
             theirs: Some(theirs),
-            services: request.services.into_iter().take(SERVICES).collect(),
+            interest,
             sent: HashSet::new(),
         };
         Ok(Response::new(Box::pin(stream::unfold(follow, Follow::next))))
     }
 }
 
-/// Services that a request may name.
-const SERVICES: usize = 256;
+/// Records that are looked at before others get the replica.
+const LOOKS: usize = 256;
 
 impl DirectoryHandler {
     /// The caller, if it is of our own trust domain.
@@ -125,31 +126,49 @@ impl DirectoryHandler {
         Ok(caller)
     }
 
-    fn begin_sync(&self, caller: &NodeId) -> Result<Running, Status> {
-        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = syncs.entry(caller.clone()).or_default();
-        if SYNCS <= *running {
-            return Err(Status::resource_exhausted("too many syncs at a time"));
+    /// The keys of those that provide what is asked for, and then the others.
+    async fn put_first(&self, first: &Interest, keys: Vec<Key>) -> Vec<Key> {
+        let (mut providers, mut others) = (Vec::new(), Vec::new());
+        for keys in keys.chunks(LOOKS) {
+            {
+                let replica = self.shared.core.replica();
+                for key in keys {
+                    let covered = replica.record(*key).is_some_and(|record| first.covers(record));
+                    if covered { &mut providers } else { &mut others }.push(*key);
+                }
+            }
+            tokio::task::yield_now().await;
         }
-        *running += 1;
-        Ok(Running { caller: caller.clone(), syncs: Arc::clone(&self.syncs) })
+        providers.append(&mut others);
+        providers
+    }
+
+    /// Counts a sync or a reader of a caller.
+    fn begin(&self, caller: &NodeId) -> Result<Running, Status> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.entry(caller.clone()).or_default();
+        if RUNNING <= *count {
+            return Err(Status::resource_exhausted("too many syncs or readers at a time"));
+        }
+        *count += 1;
+        Ok(Running { caller: caller.clone(), running: Arc::clone(&self.running) })
     }
 }
 
-/// Counts a sync down when it ends, however it ends.
+/// Counts a sync or a reader down when it ends, however it ends.
 struct Running {
     caller: NodeId,
-    syncs: Arc<Mutex<HashMap<NodeId, usize>>>,
+    running: Arc<Mutex<HashMap<NodeId, usize>>>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = syncs.get(&self.caller).map_or(0, |running| running.saturating_sub(1));
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = running.get(&self.caller).map_or(0, |count| count.saturating_sub(1));
         if left == 0 {
-            syncs.remove(&self.caller);
+            running.remove(&self.caller);
         } else {
-            syncs.insert(self.caller.clone(), left);
+            running.insert(self.caller.clone(), left);
         }
     }
 }
@@ -166,7 +185,7 @@ struct Follow {
     at: u64,
     /// What the caller has, until the first delta.
     theirs: Option<Root>,
-    services: HashSet<String>,
+    interest: Interest,
     /// Nodes that the caller knows of because they once provided what it follows.
     sent: HashSet<Key>,
 }
@@ -205,21 +224,12 @@ impl Follow {
         let done = at == replica.change();
         let records = records.into_iter().filter(|record| {
             // A node that ceased to provide what is followed is news too.
-            self.services.is_empty()
-                || provides(record, &self.services) && self.sent.insert(record.key())
+            self.interest.is_empty()
+                || self.interest.covers(record) && self.sent.insert(record.key())
                 || self.sent.contains(&record.key())
         });
         let records = signed_records(records.map(|record| record.signed().clone()).collect());
         let root = if done { replica.root().to_bytes().to_vec().into() } else { Bytes::new() };
         Some(wire::TopologyDelta { records, down: Vec::new(), root })
     }
-}
-
-/// Whether a node provides one of some services, named `name` or `name/version`.
-fn provides(record: &Verified, services: &HashSet<String>) -> bool {
-    let description = &record.record().description;
-    description.services().iter().any(|service| {
-        services.contains(service.info().name().as_str())
-            || services.contains(&service.info().to_string())
-    })
 }
