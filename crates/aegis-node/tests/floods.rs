@@ -7,7 +7,8 @@ use aegis_testing::eventually;
 use tokio::time::timeout;
 
 use crate::support::{
-    Child, END_HEADERS, END_STREAM, Frames, Kind, LIMIT, Peer, node, put, request_block,
+    Child, END_HEADERS, END_STREAM, Frames, Kind, LIMIT, Peer, dial, listen, node, put,
+    request_block,
 };
 
 const BATCHES: u32 = 100;
@@ -182,4 +183,70 @@ async fn a_flood_costs_little_memory_and_nobody_elses_calls() {
         asked.unwrap_or_else(|_| panic!("the honest peer waits beside {}", flood.name));
     }
     Peer::connect(&child.ca, "late", child.address).await.ask().await;
+}
+
+/// `AEGIS_SEED` replays a run.
+#[tokio::test]
+async fn no_sequence_of_frames_breaks_more_than_its_connection() {
+    let (lines, _guard) = listen();
+    let seed = std::env::var("AEGIS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("AEGIS_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let honest = Peer::connect(mesh.ca(), "honest", server.local_addr()).await;
+    let tls = mesh.ca().tls("wild", "test");
+    for _ in 0..300 {
+        let mut frames = Frames::over(dial(&tls, server.local_addr()).await.unwrap()).await;
+        let mut bytes = Vec::new();
+        for _ in 0..random.usize(1..40) {
+            any_frame(&mut bytes, &mut random);
+        }
+        frames.pour(&bytes).await;
+        honest.ask().await;
+    }
+    eventually(LIMIT, || match server.stats().connections {
+        1 => Ok(()),
+        open => Err(format!("{open} are open")),
+    })
+    .await;
+    assert!(!lines.text().contains("ERROR"), "{}", lines.text());
+}
+
+/// A frame as a peer might send it, or one that is wrong in any point.
+fn any_frame(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+    let kinds = [
+        Kind::Data,
+        Kind::Headers,
+        Kind::Headers,
+        Kind::Priority,
+        Kind::Reset,
+        Kind::Settings,
+        Kind::Ping,
+        Kind::GoAway,
+        Kind::WindowUpdate,
+        Kind::Continuation,
+        Kind::Other,
+    ];
+    let kind = kinds[random.usize(..kinds.len())];
+    let method = ["Seen", "Echo", "Forever", "Ticks", "Sink"][random.usize(..5)];
+    let mut payload = match kind {
+        Kind::Headers | Kind::Continuation => request_block(&format!("/test.Lab/{method}")),
+        Kind::Settings => [&[0, random.u8(1..9)][..], &random.u32(..).to_be_bytes()].concat(),
+        Kind::Ping | Kind::GoAway => vec![0; 8],
+        Kind::Priority => vec![0; 5],
+        Kind::Reset | Kind::WindowUpdate => random.u32(..1 << 20).to_be_bytes().to_vec(),
+        _ => vec![0; random.usize(..64)],
+    };
+    // One in eight is damaged.
+    if random.u8(..8) == 0 && !payload.is_empty() {
+        let at = random.usize(..payload.len());
+        payload[at] = random.u8(..);
+        payload.truncate(random.usize(..=payload.len()));
+    }
+    let flags = if random.bool() { END_HEADERS | END_STREAM } else { random.u8(..) };
+    let connection = matches!(kind, Kind::Settings | Kind::Ping | Kind::GoAway);
+    let stream = if connection || random.u8(..8) == 0 { 0 } else { 2 * random.u32(..12) + 1 };
+    let flags = if connection { random.u8(..2) } else { flags };
+    put(bytes, kind, flags, stream, &payload);
 }

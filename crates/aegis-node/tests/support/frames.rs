@@ -54,7 +54,11 @@ pub(crate) struct Frames {
 impl Frames {
     /// Connects, and sends the preface and empty SETTINGS.
     pub(crate) async fn connect(ca: &TestCa, id: &str, address: SocketAddr) -> Self {
-        let (read, write) = split(tls(ca, id, address).await.unwrap());
+        Self::over(tls(ca, id, address).await.unwrap()).await
+    }
+
+    pub(crate) async fn over(io: ClientStream<TcpStream>) -> Self {
+        let (read, write) = split(io);
         let mut frames = Self { read, write };
         frames.write(PREFACE).await;
         frames.send(Kind::Settings, 0, 0, &[]).await;

@@ -113,6 +113,11 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
             let events = stream::repeat(message(&[7; 1_000])).map(Frame::data).map(Ok::<_, Status>);
             response(Body::new(StreamBody::new(events)))
         }
+        // The same, of a few bytes each.
+        "Ticks" => {
+            let ticks = stream::repeat(message(b"tick")).map(Frame::data).map(Ok::<_, Status>);
+            response(Body::new(StreamBody::new(ticks)))
+        }
         "Metadata" => {
             let mut response = ok([message(b"x")]);
             response

@@ -8,9 +8,13 @@ use tracing_subscriber::fmt::MakeWriter;
 pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// The warnings that hold a word.
     pub(crate) fn warnings(&self, word: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let text = self.text();
         let found = text.lines().filter(|line| line.contains("WARN") && line.contains(word));
         found.map(str::to_owned).collect()
     }

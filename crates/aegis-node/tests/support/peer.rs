@@ -67,6 +67,8 @@ impl Peer {
         // Its own guards are none of what is tested here.
         let handshake = Builder::new()
             .data_frame_budget(256 << 20)
+            // One stream's window times as many as are left unread here.
+            .initial_connection_window_size(16 * 65_535)
             .max_local_error_reset_streams(None)
             .handshake(io);
         let (send, connection) = handshake.await?;
