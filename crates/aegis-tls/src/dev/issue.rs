@@ -4,12 +4,13 @@ use aegis_core::{NodeId, NodeType, SpiffeId};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    Issuer, KeyUsagePurpose, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::DevCaError;
+use super::key::PrivateKey;
 use crate::Subject;
 use crate::verify::{DEVELOPMENT_CA, DEVELOPMENT_DOMAIN};
 
@@ -40,7 +41,7 @@ pub(super) fn dns_names(id: &NodeId, subject: &Subject) -> Vec<String> {
 }
 
 pub(super) fn make_ca(now: SystemTime) -> Result<Pair, DevCaError> {
-    let key = KeyPair::generate().map_err(DevCaError::crypto)?;
+    let key = PrivateKey::generate()?;
     let mut params = CertificateParams::default();
     let [first, second, third, fourth, ..] = random()?;
     // Of its own, so that two CAs can be told apart by name.
@@ -54,17 +55,17 @@ pub(super) fn make_ca(now: SystemTime) -> Result<Pair, DevCaError> {
     params.not_before = OffsetDateTime::from(now - BACKDATED);
     params.not_after = OffsetDateTime::from(now + CA_LIFE);
     let certificate = params.self_signed(&key).map_err(DevCaError::crypto)?;
-    Ok(Pair { certificate: certificate.pem(), key: Zeroizing::new(key.serialize_pem()) })
+    Ok(Pair { certificate: certificate.pem(), key: key.pem() })
 }
 
 pub(super) fn make_leaf(
-    issuer: &Issuer<'_, KeyPair>,
+    issuer: &Issuer<'_, PrivateKey>,
     (id, node_type): &(NodeId, NodeType),
     subject: &Subject,
     now: SystemTime,
     not_after: SystemTime,
 ) -> Result<Pair, DevCaError> {
-    let key = KeyPair::generate().map_err(DevCaError::crypto)?;
+    let key = PrivateKey::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, id.as_str());
@@ -82,7 +83,7 @@ pub(super) fn make_leaf(
     params.not_before = OffsetDateTime::from(now - BACKDATED);
     params.not_after = OffsetDateTime::from(not_after);
     let certificate = params.signed_by(&key, issuer).map_err(DevCaError::crypto)?;
-    Ok(Pair { certificate: certificate.pem(), key: Zeroizing::new(key.serialize_pem()) })
+    Ok(Pair { certificate: certificate.pem(), key: key.pem() })
 }
 
 /// The 128 bits of a serial number.

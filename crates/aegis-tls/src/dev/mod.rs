@@ -26,13 +26,14 @@
 mod directory;
 mod error;
 mod issue;
+mod key;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use aegis_core::{NodeId, NodeType};
-use rcgen::{Issuer, KeyPair, PublicKeyData as _};
+use rcgen::Issuer;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -43,6 +44,7 @@ use crate::{Purpose, Rejection, Subject};
 
 use directory::{Access, Directory, Lock};
 pub use error::DevCaError;
+use key::PrivateKey;
 
 const CA_CERTIFICATE: &str = "ca-cert.pem";
 const CA_KEY: &str = "ca-key.pem";
@@ -53,7 +55,7 @@ pub struct DevCa {
     certificate_pem: Vec<u8>,
     certificate: CertificateDer<'static>,
     root: Root,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, PrivateKey>,
 }
 
 /// The files of an issued certificate.
@@ -182,13 +184,8 @@ impl DevCa {
             return Err(DevCaError::RealCa { path: path() });
         }
         let mismatch = || DevCaError::Mismatch { certificate: path(), key: directory.join(CA_KEY) };
-        let key = std::str::from_utf8(key_pem)
-            .ok()
-            .and_then(|pem| KeyPair::from_pem(pem).ok())
-            .ok_or_else(mismatch)?;
-        let parsed = parse(&certificate).map_err(bad)?;
-        let public = &parsed.tbs_certificate().subject_public_key_info().subject_public_key;
-        if public.as_bytes() != Some(key.der_bytes()) {
+        let key = PrivateKey::parse(key_pem).ok_or_else(mismatch)?;
+        if !key.fits(&parse(&certificate).map_err(bad)?) {
             return Err(mismatch());
         }
         if root.check_dates(now).is_err() {
@@ -253,10 +250,7 @@ impl DevCa {
 
     fn verified(&self, certificate: &[u8], key: &[u8], now: SystemTime) -> Option<Leaf> {
         let certificate = CertificateDer::from_pem_slice(certificate).ok()?;
-        let key = KeyPair::from_pem(std::str::from_utf8(key).ok()?).ok()?;
-        let parsed = parse(&certificate).ok()?;
-        let public = &parsed.tbs_certificate().subject_public_key_info().subject_public_key;
-        if public.as_bytes() != Some(key.der_bytes()) {
+        if !PrivateKey::parse(key)?.fits(&parse(&certificate).ok()?) {
             return None;
         }
         let root = Root::parse(&self.certificate).ok()?;
