@@ -5,6 +5,7 @@ use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_topology::{Exchange, Key, Progress, SyncResponse};
 use aegis_transport::Link;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Status};
 
 use crate::SyncError;
@@ -14,6 +15,10 @@ use crate::inbox::Origin;
 
 /// Messages hold a page of records (1 MiB) and all stamps of a full directory.
 pub(crate) const MAX_MESSAGE: usize = 4 << 20;
+
+/// How long an exchange may take, in the time of calls that take as long as one may: a peer must not hold us up by
+/// answering each of many calls just in time.
+const SLOW_CALLS: u32 = 10;
 
 /// What a sync did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +44,14 @@ pub(crate) async fn exchange(
     let mut client = DirectoryServiceClient::new(link.channel())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
+    let end = Instant::now() + core.settings.call_timeout * SLOW_CALLS;
     let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce, now());
     let mut synced = Synced { node_id, news: 0, calls: 0, equal: false };
     loop {
         let mut message = Request::new(wire::SyncRequest::from(request));
-        message.set_timeout(core.settings.call_timeout);
-        let answer = tokio::time::timeout(core.settings.call_timeout, client.sync(message))
+        let call_end = end.min(Instant::now() + core.settings.call_timeout);
+        message.set_timeout(call_end - Instant::now());
+        let answer = timeout_at(call_end, client.sync(message))
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("the peer does not answer")))
             .map_err(|status| SyncError::Call { node: synced.node_id.clone(), status })?;

@@ -13,6 +13,8 @@ const STICKY: usize = 8;
 const REPLACE_EVERY: Duration = Duration::from_secs(30);
 /// Fruitless syncs in a row that are put up with.
 const FRUITLESS: u32 = 5;
+/// Exchanges with one peer at a time: a sync, a push, and one for what became news since that push began.
+const EXCHANGES: usize = 3;
 /// Links that are held for gossip alone.
 const LINKS: usize = 64;
 /// For how long an unused link is held.
@@ -30,7 +32,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(10 * 60);
 pub(crate) struct Peers {
     own: NodeId,
     connections: Connections,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -49,11 +51,13 @@ struct Peer {
     record: (u64, u64),
     /// Syncs in a row that ended with different directories and brought nothing.
     fruitless: u32,
+    /// Until when it is not synced with after these. It answers, so it is told the news all the same.
+    rests_until: Option<Instant>,
     /// Exchanges that run.
     running: usize,
 }
 
-/// A peer that did not answer, or with whom a sync leads to nothing.
+/// A peer that did not answer.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
     since: Instant,
@@ -65,11 +69,11 @@ impl Peers {
     pub(crate) fn new(own: NodeId, connections: Connections) -> Self {
         let state =
             State { peers: HashMap::new(), sticky: Vec::new(), replaced_at: Instant::now() };
-        Self { own, connections, state: Mutex::new(state) }
+        Self { own, connections, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Chooses a peer for the next sync: with probability down/(live + 1) one that is down, so that partitions heal.
-    pub(crate) fn choose(&self, snapshot: &Snapshot) -> Option<Chosen<'_>> {
+    pub(crate) fn choose(&self, snapshot: &Snapshot) -> Option<Chosen> {
         let now = Instant::now();
         let mut state = self.lock();
         state.forget_unused(now);
@@ -78,7 +82,11 @@ impl Peers {
         let probability = ratio(down.len(), live.len() + 1);
         let chosen = match pick(&down_due) {
             Some(chosen) if live.is_empty() || fastrand::f64() < probability => *chosen,
-            _ => state.choose_sticky(&live, now)?,
+            _ => {
+                let is_awake = |it: &&Arc<NodeEntry>| !state.is_resting(it.node_id(), now);
+                let awake: Vec<_> = live.into_iter().filter(is_awake).collect();
+                state.choose_sticky(&awake, now)?
+            }
         };
         if state.is_running(chosen.node_id()) {
             return None;
@@ -89,7 +97,7 @@ impl Peers {
     /// Chooses up to `count` live peers at random, those that are connected first.
     ///
     /// Also those with whom a sync is under way: it may have begun before the news.
-    pub(crate) fn choose_many(&self, snapshot: &Snapshot, count: usize) -> Vec<Chosen<'_>> {
+    pub(crate) fn choose_many(&self, snapshot: &Snapshot, count: usize) -> Vec<Chosen> {
         let now = Instant::now();
         let mut state = self.lock();
         let mut strangers = state.strangers(snapshot);
@@ -132,7 +140,7 @@ impl Peers {
         snapshot.nodes().iter().filter(is_peer).collect()
     }
 
-    fn occupy(&self, state: &mut State, node: &NodeEntry, now: Instant) -> Chosen<'_> {
+    fn occupy(&self, state: &mut State, node: &NodeEntry, now: Instant) -> Chosen {
         let id = node.node_id();
         if LINKS <= state.peers.len() && !state.peers.contains_key(id) {
             state.forget_oldest();
@@ -150,15 +158,15 @@ impl Peers {
         self.hold(state, link)
     }
 
-    fn hold(&self, state: &mut State, link: Link) -> Chosen<'_> {
+    fn hold(&self, state: &mut State, link: Link) -> Chosen {
         if let Some(peer) = state.peers.get_mut(link.node_id()) {
             peer.running += 1;
         }
-        Chosen { peers: self, link }
+        Chosen { state: Arc::clone(&self.state), link }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -185,6 +193,11 @@ impl State {
     fn is_due(&self, id: &NodeId, now: Instant) -> bool {
         let trouble = self.peers.get(id).and_then(|peer| peer.trouble);
         trouble.is_none_or(|trouble| trouble.retry_at <= now)
+    }
+
+    fn is_resting(&self, id: &NodeId, now: Instant) -> bool {
+        let until = self.peers.get(id).and_then(|peer| peer.rests_until);
+        until.is_some_and(|until| now < until)
     }
 
     fn is_running(&self, id: &NodeId) -> bool {
@@ -233,7 +246,8 @@ impl State {
             if unused && peer.running == 0 && !sticky.contains(id) {
                 peer.link = None;
             }
-            peer.link.is_some() || peer.trouble.is_some()
+            let rests = peer.rests_until.is_some_and(|until| now < until);
+            peer.link.is_some() || peer.trouble.is_some() || rests
         });
         self.sticky = sticky;
     }
@@ -249,38 +263,45 @@ impl State {
 
 /// A peer that is being synced with.
 #[derive(Debug)]
-pub(crate) struct Chosen<'a> {
-    peers: &'a Peers,
+pub(crate) struct Chosen {
+    state: Arc<Mutex<State>>,
     pub(crate) link: Link,
 }
 
-impl Chosen<'_> {
+impl Chosen {
     pub(crate) fn succeeded(&self) {
-        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(self.link.node_id()) {
             peer.trouble = None;
             peer.fruitless = 0;
+            peer.rests_until = None;
         }
     }
 
-    /// Puts a peer off with which the directory does not get equal time and again: one refuses what the other holds.
+    /// Syncs less often with a peer with whom the directory does not get equal time and again: one refuses what the
+    /// other holds.
     ///
     /// Once means little: something may have changed meanwhile.
     pub(crate) fn was_fruitless(&self) {
-        let put_off = {
-            let mut state = self.peers.lock();
-            let Some(peer) = state.peers.get_mut(self.link.node_id()) else { return };
+        if let Some(peer) = lock(&self.state).peers.get_mut(self.link.node_id()) {
+            peer.trouble = None;
             peer.fruitless = peer.fruitless.saturating_add(1);
-            FRUITLESS < peer.fruitless
-        };
-        if put_off {
-            self.failed();
+            if let Some(more) = peer.fruitless.checked_sub(FRUITLESS + 1) {
+                let wait = RETRY.saturating_mul(1 << more.min(10)).min(RETRY_LIMIT);
+                peer.rests_until = Some(Instant::now() + crate::settings::jittered(wait));
+            }
         }
+    }
+
+    /// Whether so many exchanges with this peer are under way that one more is not worth while.
+    pub(crate) fn is_busy(&self) -> bool {
+        let running = lock(&self.state).peers.get(self.link.node_id()).map_or(0, |it| it.running);
+        EXCHANGES < running
     }
 
     /// Puts the peer off, longer with each failure in a row.
     pub(crate) fn failed(&self) {
         let now = Instant::now();
-        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(self.link.node_id()) {
             let (since, failures) =
                 peer.trouble.map_or((now, 0), |trouble| (trouble.since, trouble.failures));
             let limit = if GIVE_UP_AFTER < now - since { GIVE_UP_RETRY } else { RETRY_LIMIT };
@@ -291,12 +312,16 @@ impl Chosen<'_> {
     }
 }
 
-impl Drop for Chosen<'_> {
+impl Drop for Chosen {
     fn drop(&mut self) {
-        if let Some(peer) = self.peers.lock().peers.get_mut(self.link.node_id()) {
+        if let Some(peer) = lock(&self.state).peers.get_mut(self.link.node_id()) {
             peer.running = peer.running.saturating_sub(1);
         }
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn pick<T>(list: &[T]) -> Option<&T> {

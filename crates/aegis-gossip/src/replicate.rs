@@ -3,8 +3,6 @@ use std::time::Duration;
 
 use aegis_core::Address;
 use aegis_topology::SyncState;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -68,18 +66,25 @@ pub(crate) async fn sync_at(shared: &Shared, address: &Address) -> Result<Synced
 }
 
 /// Tells a few peers at once about what changed, whoever told us.
+///
+/// Each by itself: a slow one delays neither the others nor what changes next.
 pub(crate) async fn push(shared: Arc<Shared>) {
     let core = &shared.core;
     let mut changed = core.changed();
     changed.mark_changed();
+    let mut running = JoinSet::new();
     while changed.changed().await.is_ok() {
         sleep(core.settings.push_delay).await;
         changed.mark_unchanged();
+        while running.try_join_next().is_some() {}
         let snapshot = core.directory().snapshot();
-        let peers = shared.peers.choose_many(&snapshot, core.settings.push_peers);
-        let mut pushes: FuturesUnordered<_> =
-            peers.iter().map(|peer| sync_with(&shared, peer)).collect();
-        while pushes.next().await.is_some() {}
+        for peer in shared.peers.choose_many(&snapshot, core.settings.push_peers) {
+            // It hears of this later, when it has done with what it was told already.
+            if !peer.is_busy() {
+                let shared = Arc::clone(&shared);
+                running.spawn(async move { sync_with(&shared, &peer).await });
+            }
+        }
     }
 }
 
@@ -102,7 +107,7 @@ pub(crate) async fn sync(shared: Arc<Shared>) {
     }
 }
 
-async fn sync_with(shared: &Shared, peer: &Chosen<'_>) {
+async fn sync_with(shared: &Shared, peer: &Chosen) {
     match exchange(&shared.core, &peer.link, None).await {
         Ok(synced) => {
             if synced.equal || 0 < synced.news {
@@ -121,11 +126,47 @@ async fn sync_with(shared: &Shared, peer: &Chosen<'_>) {
 
 /// Signs the own record again in time.
 pub(crate) async fn renew(shared: Arc<Shared>) {
+    let mut trouble = Trouble::default();
     loop {
         sleep(RENEW_EVERY).await;
-        if let Some(Err(error)) = shared.own.get().map(|own| own.renew(&shared.core)) {
-            let error = chain(&error);
-            tracing::warn!(%error, "cannot sign the own record again; it ends with its lease");
+        let Some(own) = shared.own.get() else { continue };
+        match own.renew(&shared.core) {
+            Ok(()) if trouble.ends() => tracing::info!("the own record can be signed again"),
+            Err(error) if trouble.begins() => {
+                let error = chain(&error);
+                tracing::warn!(%error, "cannot sign the own record again; it ends with its lease");
+            }
+            _ => {}
         }
+    }
+}
+
+/// Something that fails time and again, of which the log has to say only when it begins and when it ends.
+#[derive(Debug, Default)]
+struct Trouble(bool);
+
+impl Trouble {
+    /// Notes a failure; says whether it is the first.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.0, true)
+    }
+
+    /// Notes a success; says whether it is the first after a failure.
+    fn ends(&mut self) -> bool {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_news_when_it_begins_and_when_it_ends() {
+        let mut trouble = Trouble::default();
+        assert!(!trouble.ends());
+        assert_eq!([(); 3].map(|()| trouble.begins()), [true, false, false]);
+        assert_eq!([(); 2].map(|()| trouble.ends()), [true, false]);
+        assert!(trouble.begins());
     }
 }
