@@ -47,6 +47,8 @@ pub(crate) async fn resolve(shared: Arc<Shared>) {
     let core = &shared.core;
     let Some(own) = shared.own.get() else { return };
     let mut met = core.met();
+    // Peers may have called before this task began to listen.
+    met.mark_changed();
     let mut remembered: Vec<Instance> = Vec::new();
     loop {
         if !own.advertises() {

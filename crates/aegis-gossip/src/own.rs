@@ -4,6 +4,7 @@ use aegis_core::Address;
 use aegis_proto::convert::encode_record;
 use aegis_topology::{
     Author, Description, Instance, Key, NodeState, Precedence, Record, SignedRecord, Timestamp,
+    Verified,
 };
 use bytes::Bytes;
 
@@ -63,18 +64,29 @@ impl Own {
                 && (inner.author.is_due(now(), &core.settings.limits)
                     || inner.signed_until != certificate)
         };
-        if due { self.publish(core, |_| {}) } else { Ok(()) }
+        if !due {
+            return Ok(());
+        }
+        // Without a certificate that holds, there is nothing to try.
+        core.tls.check_usable().map_err(|error| PublishError::Sign { source: error.into() })?;
+        self.publish(core, |_| {})
     }
 
-    /// Takes the identity, back or for the first time: the next record wins over `other`.
+    /// Takes the identity, back or for the first time: the next record wins over `other`, and over what the directory
+    /// holds from another process.
     pub(crate) fn claim(&self, core: &Core, other: Precedence) -> Result<(), PublishError> {
         self.lock().advertises = true;
-        core.replica().own(self.key, self.instance);
-        self.publish(core, |author| author.outbid(other))
+        let held = {
+            let mut replica = core.replica();
+            replica.own(self.key, self.instance);
+            let held = replica.record(self.key);
+            held.filter(|held| held.record().instance != self.instance).map(Verified::precedence)
+        };
+        self.publish(core, |author| author.outbid(other.max(held.unwrap_or_default())))
     }
 
     /// Stops advertising: from now on the other process's record is ours to pass on.
-    pub(crate) fn yield_to(&self, core: &Core, other: aegis_topology::Verified) {
+    pub(crate) fn yield_to(&self, core: &Core, other: Verified) {
         self.lock().advertises = false;
         core.replica().disown();
         core.merge(&core.own_id(), other);
