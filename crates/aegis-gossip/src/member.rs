@@ -195,11 +195,6 @@ impl Member {
         }
     }
 
-    /// The incarnation of this run, to be kept for [`Settings::last_incarnation`] of the next.
-    pub fn incarnation(&self) -> Option<u64> {
-        self.shared.own.get().map(|own| own.precedence().incarnation)
-    }
-
     /// What became of records that peers sent.
     pub fn counters(&self) -> Counters {
         self.shared.core.inbox.counters()

@@ -30,7 +30,7 @@ pub struct Settings {
     pub verify_rate: u32,
     /// How often a node that lost its identity to another process looks whether that one is still there. 10 s.
     pub conflict_every: Duration,
-    /// The incarnation of this node's last run, if somebody kept it.
+    /// The incarnation of this node's last run, as the directory showed it, if somebody kept it.
     pub last_incarnation: Option<u64>,
 }
 
