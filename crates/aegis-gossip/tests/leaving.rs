@@ -6,7 +6,8 @@ use aegis_core::NodeId;
 use aegis_testing::TestCa;
 use aegis_topology::NodeState;
 
-use crate::mesh::{IDENTITY, Node, SOON, observe, shows, state};
+use crate::hostile::Echo;
+use crate::mesh::{IDENTITY, Node, SOON, Stranger, observe, shows, state};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draining_node_is_known_to_its_peers_and_followers_when_the_call_returns() {
@@ -112,4 +113,22 @@ async fn a_node_that_was_dead_for_a_while_is_found_again_though_it_knows_nobody(
     let again = |it: &aegis_topology::Snapshot| first < it.node(&id).unwrap().incarnation();
     a.directory().wait_for(again, 5 * SOON).await.unwrap();
     shows(&b.directory(), &["a", "b"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_is_told_to_no_more_peers_than_asked_for_also_where_one_has_no_record_yet() {
+    let ca = TestCa::new();
+    let mut settings = aegis_gossip::Settings::default();
+    settings.acknowledging_peers = 4;
+    let a = Node::start_with(&ca, "a", "127.0.0.1:0", &[], settings).await;
+    let mut peers = Vec::new();
+    for id in ["b", "c", "d", "e"] {
+        peers.push(Node::start(&ca, id, &[&a.address]).await);
+    }
+    shows(&a.directory(), &["a", "b", "c", "d", "e"]).await;
+    // It answers, and is in no directory.
+    let stranger = Stranger::start(&ca.tls("stranger", "worker"), Echo).await;
+    a.member.sync_now(&stranger.address).await.unwrap();
+    let acknowledged = a.member.set_state(NodeState::Draining, SOON).await.unwrap();
+    assert_eq!((acknowledged.asked, acknowledged.acknowledged), (4, 4));
 }

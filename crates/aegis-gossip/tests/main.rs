@@ -1,6 +1,8 @@
 //! Tests of aegis-gossip through its public API over real mTLS, one module per story.
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod joining;

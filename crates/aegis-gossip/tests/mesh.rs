@@ -6,12 +6,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aegis_core::{Address, NodeId, ServiceInfo};
+use aegis_core::{Address, NodeId, ServiceInfo, SpiffeId};
 use aegis_gossip::{Member, Observer, Settings};
+use aegis_proto::convert::encode_record;
+use aegis_proto::mesh::v1 as wire;
+use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
+use aegis_proto::mesh::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
 use aegis_testing::TestCa;
 use aegis_tls::{Caller, ServerStream, Tls};
-use aegis_topology::{Description, Directory, Label, NodeState, ServiceEntry, Snapshot};
-use aegis_transport::{Connections, Tcp};
+use aegis_topology::{
+    Description, Directory, Instance, Label, NodeState, Precedence, Record, ServiceEntry,
+    SignedRecord, Snapshot, Timestamp,
+};
+use aegis_transport::{Connections, Link, Target, Tcp};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
@@ -61,6 +69,23 @@ impl Node {
     }
 }
 
+/// A server that speaks the protocol in its own way, under the identity of `tls`.
+pub(crate) struct Stranger {
+    pub(crate) address: Address,
+    _server: Killable,
+}
+
+impl Stranger {
+    pub(crate) async fn start(tls: &Tls, service: impl DirectoryService) -> Self {
+        let listener = listen("127.0.0.1:0").await;
+        let address = Address::from(listener.local_addr().unwrap());
+        let server = Killable::new();
+        let service = DirectoryServiceServer::new(service);
+        server.0.as_ref().unwrap().spawn(serve(listener, tls.clone(), service));
+        Self { address, _server: server }
+    }
+}
+
 /// A runtime of its own: tonic's tasks outlive its server, a killed process's do not.
 struct Killable(Option<Runtime>);
 
@@ -97,10 +122,60 @@ pub(crate) fn describe(address: &Address) -> Description {
     Description::new(Label::new("a worker").unwrap(), [address.clone()], [service]).unwrap()
 }
 
+/// A record about `about`, signed by the key of `from`, whoever that is.
+pub(crate) fn record(from: &Tls, about: &str) -> Record {
+    let own = from.spiffe_id();
+    let (domain, node_type) = (own.trust_domain().clone(), own.node_type().clone());
+    let owner = SpiffeId::new(domain, node_type, NodeId::new(about).unwrap());
+    let instance = Instance::from_bytes([9; 16]);
+    let precedence = Precedence::new(now().as_millis(), 1);
+    let description = describe(&"127.0.0.1:1".parse().unwrap());
+    Record::new(owner, instance, precedence, description, now(), Duration::from_secs(60))
+}
+
+pub(crate) fn sign(from: &Tls, record: &Record) -> SignedRecord {
+    let body = encode_record(record);
+    let signature = from.sign_record(&body).unwrap();
+    let chain: Vec<_> = signature.chain.iter().map(|der| Bytes::copy_from_slice(der)).collect();
+    SignedRecord::new(body, chain, signature.scheme, signature.signature.into())
+}
+
+/// Pushes records to a node, as the process that has the identity of `from`.
+pub(crate) async fn push(
+    from: &Tls,
+    to: &Node,
+    records: impl IntoIterator<Item = impl Into<wire::SignedRecord>>,
+) {
+    let records = records.into_iter().map(Into::into).collect();
+    let request = wire::SyncRequest { records, ..Default::default() };
+    let (_connections, link) = link(from, to);
+    DirectoryServiceClient::new(link.channel()).sync(request).await.unwrap();
+}
+
+pub(crate) fn link(from: &Tls, to: &Node) -> (Connections, Link) {
+    let target = Target::new(to.tls.spiffe_id().node_id().clone(), vec![to.address.clone()]);
+    let connections = connections(from);
+    let link = connections.link(target);
+    (connections, link)
+}
+
+pub(crate) fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}
+
 pub(crate) fn observe(ca: &TestCa, id: &str, seeds: &[&Address]) -> Observer {
+    observe_with(ca, id, seeds, Settings::default())
+}
+
+pub(crate) fn observe_with(
+    ca: &TestCa,
+    id: &str,
+    seeds: &[&Address],
+    settings: Settings,
+) -> Observer {
     let tls = ca.tls(id, "client");
     let seeds = seeds.iter().map(|it| (*it).clone());
-    Observer::start(tls.clone(), connections(&tls), seeds, Settings::default())
+    Observer::start(tls.clone(), connections(&tls), seeds, settings)
 }
 
 pub(crate) fn connections(tls: &Tls) -> Connections {
@@ -128,29 +203,15 @@ pub(crate) fn shows<'a>(
     }
 }
 
-/// Waits until a condition holds.
-#[track_caller]
-pub(crate) fn eventually(condition: impl Fn() -> bool) -> impl Future<Output = ()> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let holds = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(tokio::time::timeout(SOON, holds).await.is_ok(), "not in time at {caller}");
-    }
-}
-
 pub(crate) fn state(directory: &Directory, id: &str) -> Option<NodeState> {
     directory.snapshot().node(&NodeId::new(id).unwrap()).map(|node| node.state())
 }
 
-type Service = aegis_proto::mesh::v1::directory_service_server::DirectoryServiceServer<
-    aegis_gossip::DirectoryHandler,
->;
-
-async fn serve(listener: TcpListener, tls: Tls, service: Service) {
+async fn serve<S: DirectoryService>(
+    listener: TcpListener,
+    tls: Tls,
+    service: DirectoryServiceServer<S>,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (accepted, incoming) = mpsc::channel(16);
     let accepting = async move {

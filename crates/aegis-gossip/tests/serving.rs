@@ -1,16 +1,17 @@
 //! What the service answers.
 
-use aegis_core::NodeId;
+use aegis_core::{NodeId, ServiceInfo};
 use aegis_proto::convert::{decode_record, records};
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_testing::TestCa;
-use aegis_topology::{Key, NodeState};
+use aegis_tls::Expected;
+use aegis_topology::{Description, Key, Label, NodeState, ServiceEntry};
 use aegis_transport::Target;
 use bytes::Bytes;
 use tonic::{Code, Request};
 
-use crate::mesh::{Node, SOON, connections, shows};
+use crate::mesh::{Node, SOON, connections, link, push, record, shows, sign};
 
 #[tokio::test]
 async fn a_caller_without_a_certificate_gets_no_answer() {
@@ -40,7 +41,7 @@ async fn records_can_be_read_all_or_by_key_and_providers_first() {
         let mut pages = client.fetch_records(request).await.unwrap().into_inner();
         let mut ids = Vec::new();
         while let Some(page) = pages.message().await.unwrap() {
-            for record in records(page.records).unwrap() {
+            for record in records(page.records).unwrap().0 {
                 ids.push(decode_record(&record.body).unwrap().owner.node_id().to_string());
             }
         }
@@ -49,7 +50,8 @@ async fn records_can_be_read_all_or_by_key_and_providers_first() {
     };
     assert_eq!(fetch(Vec::new()).await, ["a", "b"]);
     let key = Key::of(tls.spiffe_id().trust_domain(), &NodeId::from_static("b"));
-    assert_eq!(fetch(vec![Bytes::copy_from_slice(key.as_bytes())]).await, ["b"]);
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    assert_eq!(fetch(vec![key.clone(), key]).await, ["b"]);
     assert_eq!(fetch(vec![Bytes::from_static(&[0; 16])]).await, Vec::<String>::new());
 
     let swim = client.swim(wire::SwimPacket::default()).await.unwrap_err();
@@ -120,4 +122,71 @@ async fn a_follower_that_has_everything_is_told_so_without_records() {
         DirectoryServiceClient::new(link.channel()).watch_topology(request).await.unwrap();
     let first = stream.get_mut().message().await.unwrap().unwrap();
     assert_eq!((first.records.len(), first.root), (0, root));
+}
+
+#[tokio::test]
+async fn providers_of_what_a_reader_wants_come_first() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let tls = ca.tls("b", "worker");
+    let mut billing = record(&tls, "b");
+    let service = ServiceEntry::new(ServiceInfo::from_static("billing", "v2"));
+    let address = "127.0.0.1:1".parse().unwrap();
+    billing.description = Description::new(Label::default(), [address], [service]).unwrap();
+    push(&tls, &a, [sign(&tls, &billing)]).await;
+    let (_connections, link) = link(&tls, &a);
+    let mut client = DirectoryServiceClient::new(link.channel());
+    for (services_first, expected) in
+        [("billing", "b"), ("billing/v2", "b"), ("identity", "a"), ("identity/v1", "a")]
+    {
+        let services_first = vec![services_first.to_owned()];
+        let request = wire::FetchRequest { keys: Vec::new(), services_first };
+        let mut pages = client.fetch_records(request).await.unwrap().into_inner();
+        let page = pages.message().await.unwrap().unwrap();
+        let first = decode_record(&page.records[0].body).unwrap();
+        assert_eq!((page.records.len(), first.owner.node_id().as_str()), (2, expected));
+    }
+}
+
+#[tokio::test]
+async fn one_caller_cannot_read_many_times_at_once() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let (near, far) = tokio::io::duplex(64 << 10);
+    let (id, tls) = (NodeId::from_static("a"), ca.tls("client", "client"));
+    let (connected, accepted) =
+        tokio::join!(tls.connect(Expected::Node(&id), near), a.tls.accept(far));
+    connected.unwrap();
+    let caller = accepted.unwrap().caller;
+    // Past the transport, which would read ahead.
+    let mut client = DirectoryServiceClient::new(a.member.service());
+    let mut fetch = async || {
+        let mut request = Request::new(wire::FetchRequest::default());
+        request.extensions_mut().insert(caller.clone());
+        client.fetch_records(request).await.map_err(|status| status.code())
+    };
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(fetch().await.unwrap());
+    }
+    assert_eq!(fetch().await.err(), Some(Code::ResourceExhausted));
+    streams.pop();
+    assert!(fetch().await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_no_service_cannot_be_followed() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let (_connections, link) = link(&ca.tls("client", "client"), &a);
+    let mut client = DirectoryServiceClient::new(link.channel());
+    let many: Vec<_> = (0..257).map(|at| format!("s{at}")).collect();
+    for services in [vec!["../etc".to_owned()], vec!["x".repeat(1 << 20)], many] {
+        let request = wire::WatchRequest { services: services.clone(), ..Default::default() };
+        let watched = client.watch_topology(request).await.map_err(|status| status.code());
+        let request = wire::FetchRequest { keys: Vec::new(), services_first: services };
+        let fetched = client.fetch_records(request).await.map_err(|status| status.code());
+        let refused = Some(Code::InvalidArgument);
+        assert_eq!((watched.err(), fetched.err()), (refused, refused));
+    }
 }
