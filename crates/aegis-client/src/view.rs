@@ -139,37 +139,28 @@ impl View {
 
     /// The provider whose turn it is, whether or not it has a slot.
     pub(crate) fn turn(&self, balance: &RoundRobin) -> Option<&Arc<Provider>> {
-        balance.turn(self.ready.len()).next().and_then(|index| self.ready.get(index))
+        balance.turn().order(self.ready.len()).next().and_then(|index| self.ready.get(index))
     }
 
     /// Picks the next provider that is connected, has a free slot and is not among `tried`.
     pub(crate) fn pick(&self, balance: &RoundRobin, tried: &[NodeId]) -> Result<Picked, Missed> {
         let mut seen = Seen::default();
-        let mut take = |order: &mut dyn Iterator<Item = usize>| {
-            order
-                .filter_map(|index| self.ready.get(index))
-                .find_map(|it| take(it, tried, &mut seen))
-        };
-        let picked = match tried {
-            [] => take(&mut balance.turn(self.ready.len())),
-            _ => take(&mut balance.go_on(self.ready.len())),
-        };
-        if let Some(picked) = picked {
-            return Ok(picked);
+        let turn = if tried.is_empty() { balance.turn() } else { balance.go_on() };
+        let ready = turn.order(self.ready.len()).filter_map(|index| self.ready.get(index));
+        for provider in ready {
+            if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
+                return Ok(picked);
+            }
         }
         // One that is full will have a slot before a silent one answers.
         if seen.full {
             return Err(Missed::Full);
         }
-        let stalled = balance.turn(self.stalled.len()).filter_map(|index| self.stalled.get(index));
+        let stalled = turn.order(self.stalled.len()).filter_map(|index| self.stalled.get(index));
         // A ready one may have fallen silent since the view was made.
         for provider in stalled.chain(&self.ready) {
-            if tried.contains(provider.node_id()) {
-                seen.tried = true;
-                continue;
-            }
-            if let Ok(slot) = provider.link.try_acquire_stalled() {
-                return Ok(provider.picked(slot));
+            if let Some(picked) = take(provider, Link::try_acquire_stalled, tried, &mut seen) {
+                return Ok(picked);
             }
         }
         Err(seen.missed(self.outlook))
@@ -179,16 +170,10 @@ impl View {
 /// Picks the one provider a client is pinned to.
 pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<Picked, Missed> {
     let mut seen = Seen::default();
-    if let Some(picked) = take(provider, tried, &mut seen) {
-        return Ok(picked);
-    }
-    if seen.full {
-        return Err(Missed::Full);
-    }
-    if !seen.tried
-        && let Ok(slot) = provider.link.try_acquire_stalled()
-    {
-        return Ok(provider.picked(slot));
+    for acquire in [Link::try_acquire, Link::try_acquire_stalled] {
+        if let Some(picked) = take(provider, acquire, tried, &mut seen) {
+            return Ok(picked);
+        }
     }
     // The link itself was asked just now, so it also knows whether what was lost comes back.
     let outlook = match provider.link.status() {
@@ -200,12 +185,17 @@ pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<
     Err(Seen { lost: false, ..seen }.missed(outlook))
 }
 
-fn take(provider: &Arc<Provider>, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
+fn take(
+    provider: &Arc<Provider>,
+    acquire: fn(&Link) -> Result<Slot, Unavailable>,
+    tried: &[NodeId],
+    seen: &mut Seen,
+) -> Option<Picked> {
     if tried.contains(provider.node_id()) {
         seen.tried = true;
         return None;
     }
-    match provider.link.try_acquire() {
+    match acquire(&provider.link) {
         Ok(slot) => return Some(provider.picked(slot)),
         Err(Unavailable::Full) => seen.full = true,
         Err(Unavailable::NotConnected) => seen.lost = true,

@@ -1,16 +1,23 @@
 //! Why a provider is not called: the verdicts that no other story shows, each by what makes it true.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aegis_client::{ServicePool, Verdict};
+use aegis_client::{ServiceClient, ServicePool, Verdict};
 use aegis_core::NodeId;
 use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
 use aegis_testing::{TestMesh, eventually};
+use aegis_tls::Subject;
+use aegis_topology::{Description, Label, NodeEntry, Publisher, Root, ServiceEntry};
+use aegis_transport::{Connections, Settings, Tcp};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 
-use crate::mesh::{IDENTITY, Mesh, PATIENCE, call, call_many, identity, send, timed};
+use crate::mesh::{
+    Client, IDENTITY, Mesh, PATIENCE, assert_status, call, call_many, identity, send, timed,
+};
 use crate::provider::Provider;
 use crate::raw::{Raw, RawPeer};
 
@@ -30,7 +37,7 @@ async fn a_provider_in_its_first_attempt_is_connecting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_falls_silent_gets_no_new_call_while_another_exists() {
     let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence).await;
+    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
     let good = Provider::start(&mesh, "good").await;
     let addresses = [("good", good.address), ("silent", silent.address)];
     let pool = mesh.builder(&addresses).build().unwrap();
@@ -58,7 +65,7 @@ async fn a_provider_that_falls_silent_gets_no_new_call_while_another_exists() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_provider_is_called_although_it_is_silent() {
     let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence).await;
+    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
     let pool = mesh.builder(&[("silent", silent.address)]).build().unwrap();
     let alone = identity(&pool);
     alone.wait_ready(1, PATIENCE).await.unwrap();
@@ -76,6 +83,89 @@ async fn the_only_provider_is_called_although_it_is_silent() {
     assert!(status.message().contains("silent at 127.0.0.1"), "{status}");
     assert_eq!(alone.explain().candidates[0].picks, 2);
     hanging.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_providers_take_turns_where_there_is_no_other() {
+    let mesh = Mesh::new();
+    let one = RawPeer::start(&mesh, "one", Raw::Silence { streams: 100 }).await;
+    let two = RawPeer::start(&mesh, "two", Raw::Silence { streams: 100 }).await;
+    let pool = mesh.builder(&[("one", one.address), ("two", two.address)]).build().unwrap();
+    let client = identity(&pool);
+    client.wait_ready(2, PATIENCE).await.unwrap();
+    let _hanging = hang(&client, 2);
+    until_stalled(&client).await;
+    for _ in 0..4 {
+        let status = send(&client, timed(Duration::from_millis(50))).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
+    let picks: Vec<_> = client.explain().candidates.iter().map(|it| it.picks).collect();
+    assert_eq!(picks, [3, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_wait_for_a_stream_of_the_only_provider_although_it_is_silent() {
+    let mesh = Mesh::new();
+    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 1 }).await;
+    let pool = mesh.builder(&[("silent", silent.address)]).build().unwrap();
+    let client = identity(&pool);
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    let pinned = client.pinned().unwrap();
+    let mut hanging = hang(&client, 1);
+    until_stalled(&client).await;
+    let status = send(&client, timed(Duration::from_millis(200))).await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, &["waited for a stream"]);
+    let status = pinned.clone().validate_session(timed(Duration::from_millis(200))).await;
+    assert_status(&status.unwrap_err(), Code::DeadlineExceeded, &["waited for a stream"]);
+    assert_eq!(client.explain().candidates[0].picks, 1);
+    // The stream that becomes free is theirs, although PINGs are not answered.
+    hanging.shutdown().await;
+    let status = send(&client, timed(Duration::from_millis(400))).await.unwrap_err();
+    assert_status(&status, Code::DeadlineExceeded, &["node silent at"]);
+    assert_eq!(client.explain().candidates[0].picks, 2);
+}
+
+fn hang(client: &ServiceClient<Client>, calls: usize) -> JoinSet<()> {
+    let mut hanging = JoinSet::new();
+    for _ in 0..calls {
+        let client = client.clone();
+        hanging.spawn(async move { drop(call(&client).await) });
+    }
+    hanging
+}
+
+async fn until_stalled(client: &ServiceClient<Client>) {
+    eventually(PATIENCE, || {
+        let explanation = client.explain();
+        match explanation.candidates.iter().all(|it| matches!(it.verdict, Verdict::Stalled)) {
+            true => Ok(()),
+            false => Err(explanation.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_provider_that_was_just_learnt_of_is_connecting() {
+    let mesh = Mesh::new();
+    let provider = Provider::start(&mesh, "a").await;
+    let tls = mesh.options().load(&Subject::any()).unwrap();
+    let connections = Connections::new(tls.clone(), Arc::new(Tcp::default()), Settings::default());
+    let publisher = Publisher::fixed([]);
+    let pool = ServicePool::for_node(publisher.directory(), connections, tls, Arc::new(()));
+    assert!(pool.explain(&IDENTITY).candidates.is_empty());
+    let client = identity(&pool);
+    let entry = || {
+        let address = provider.address.to_string().parse().unwrap();
+        let services = [ServiceEntry::new(IDENTITY)];
+        let description = Description::new(Label::default(), [address], services).unwrap();
+        Arc::new(NodeEntry::fixed(NodeId::new("a").unwrap(), description))
+    };
+    publisher.publish(Root::default(), [entry()]);
+    // The pool's task has not run since.
+    assert!(matches!(client.explain().candidates[0].verdict, Verdict::Connecting { failures: 0 }));
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    assert!(client.explain().candidates[0].verdict.is_eligible());
 }
 
 /// Answers after a while.

@@ -18,6 +18,7 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
+const MAX_CONCURRENT_STREAMS: u16 = 3;
 
 /// What it does when a request's HEADERS arrive.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +33,8 @@ pub(crate) enum Raw {
     Cut,
     /// A frame that breaks the protocol, so that the client ends the connection.
     Nonsense,
-    /// Nothing, from then on, on whichever connection: a process that is stopped.
-    Silence,
+    /// Nothing, from then on, on whichever connection: a process that is stopped. Before, it allowed so many streams.
+    Silence { streams: u32 },
     /// [`GoAwayBefore`](Self::GoAwayBefore) with the first request, `INTERNAL_ERROR` with the others.
     GoAwayOnceThenReset,
 }
@@ -58,7 +59,7 @@ impl RawPeer {
                 let (io, _) = listener.accept().await.unwrap();
                 let (tls, count) = (tls.clone(), Arc::clone(&count));
                 connections.spawn(async move {
-                    if matches!(raw, Raw::Silence) && 0 < count.load(Ordering::SeqCst) {
+                    if matches!(raw, Raw::Silence { .. }) && 0 < count.load(Ordering::SeqCst) {
                         return std::future::pending().await;
                     }
                     if let Ok(accepted) = tls.accept(io).await {
@@ -80,7 +81,12 @@ where
     IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     io.read_exact(&mut [0; PREFACE]).await?;
-    write(&mut io, SETTINGS, 0, 0, &[]).await?;
+    let mut settings = Vec::new();
+    if let Raw::Silence { streams } = raw {
+        settings.extend_from_slice(&MAX_CONCURRENT_STREAMS.to_be_bytes());
+        settings.extend_from_slice(&streams.to_be_bytes());
+    }
+    write(&mut io, SETTINGS, 0, 0, &settings).await?;
     loop {
         let mut head = [0; 9];
         io.read_exact(&mut head).await?;
@@ -112,7 +118,7 @@ where
                     Raw::Cut => return Ok(()),
                     // DATA on stream 0.
                     Raw::Nonsense => write(&mut io, DATA, 0, 0, &[0; 4]).await?,
-                    Raw::Silence => return std::future::pending().await,
+                    Raw::Silence { .. } => return std::future::pending().await,
                     Raw::GoAwayOnceThenReset => unreachable!("replaced above"),
                 }
             }

@@ -150,6 +150,8 @@ pub(crate) fn explain(
         let verdict = match (node.state(), provider) {
             _ if closed => Verdict::Closed,
             (NodeState::Active, Some(provider)) => provider.link.status().into(),
+            // It came with the newest snapshot: the follower is about to look at it.
+            (NodeState::Active, None) if service.is_some() => Verdict::Connecting { failures: 0 },
             (NodeState::Active, None) => Verdict::Unwatched,
             _ => Verdict::Draining,
         };
