@@ -90,6 +90,10 @@ impl<'a> Attempts<'a> {
     }
 
     pub(crate) async fn run(mut self) -> Result<Response<ResponseBody>, Status> {
+        // Asked once: a pool that is closed from now on waits for this call.
+        if self.call.service().pool.is_closed() {
+            return Err(Error::Closed.into());
+        }
         loop {
             let Picked { slot, provider } = self.acquire().await?;
             let Some(body) = self.call.replay.attempt() else {
@@ -154,7 +158,7 @@ impl<'a> Attempts<'a> {
     /// Gets a slot, waiting where that may help.
     async fn acquire(&mut self) -> Result<Picked, Status> {
         loop {
-            self.call.service().pool.check()?;
+            self.call.service().pool.check_under_way()?;
             let missed = match self.call.pick(&self.tried) {
                 Ok(picked) => return Ok(picked),
                 Err(missed) => missed,

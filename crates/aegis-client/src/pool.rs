@@ -61,7 +61,8 @@ impl ServicePool {
 
     /// Refuses new calls, waits for those under way, and closes the connections that are not shared with a node.
     ///
-    /// A stream counts until its end, so callers that hold endless ones put a timeout around this.
+    /// A call that waits for a provider or a stream, or is about to move, is under way: it goes on as if the pool were
+    /// open. A stream counts until its end, so callers that hold endless ones put a timeout around this.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the pool closed for new calls; calls under way go on.

@@ -44,7 +44,10 @@ pub(crate) struct Shared {
     runtime: Handle,
     /// The services somebody has a channel of. Its lock also keeps two looks apart.
     services: Mutex<HashMap<ServiceInfo, Weak<Service>>>,
+    /// No new calls; those under way go on as if it were open.
     closed: AtomicBool,
+    /// The last of them is over. Set under the lock of the services.
+    over: AtomicBool,
     under_way: AtomicUsize,
     idle: Notify,
     follower: OnceLock<JoinHandle<()>>,
@@ -68,6 +71,7 @@ impl Shared {
             runtime,
             services: Mutex::default(),
             closed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             idle: Notify::new(),
             follower: OnceLock::new(),
@@ -98,7 +102,7 @@ impl Shared {
     fn look(&self) {
         let mut live = Vec::new();
         let mut services = self.services();
-        if self.is_closed() {
+        if self.is_over() {
             return;
         }
         let snapshot = self.directory.snapshot();
@@ -114,13 +118,17 @@ impl Shared {
         drop(services);
     }
 
+    fn live(&self) -> Vec<Arc<Service>> {
+        self.services().values().filter_map(Weak::upgrade).collect()
+    }
+
     fn services(&self) -> MutexGuard<'_, HashMap<ServiceInfo, Weak<Service>>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn explain(&self, info: &ServiceInfo) -> Explanation {
         let service = self.services().get(info).and_then(Weak::upgrade);
-        explain(info, &self.directory.snapshot(), service.as_deref(), self.is_closed())
+        explain(info, &self.directory.snapshot(), service.as_deref(), self.is_over())
     }
 
     pub(crate) fn no_providers(&self, info: &ServiceInfo) -> Error {
@@ -131,24 +139,43 @@ impl Shared {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// Whether calls can be made at all: the pool is open and there is a certificate to call with.
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Whether a call can be begun: the pool is open and there is a certificate to call with.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        self.check_under_way()
+    }
+
+    /// Whether a call that has begun can go on, also where the pool was closed since.
+    pub(crate) fn check_under_way(&self) -> Result<(), Error> {
         // A node that has shut down has closed the connections of its pools.
-        if self.is_closed() || self.connections.is_closed() {
+        if self.connections.is_closed() {
             return Err(Error::Closed);
         }
         self.tls.check_usable().map_err(|error| Error::NoTlsConfig { source: error.into() })
     }
 
-    pub(crate) async fn close(&self) {
-        let mut live = Vec::new();
+    /// Gives the demand for connections up, for good.
+    fn end(&self) {
         {
-            let services = self.services();
-            self.closed.store(true, Ordering::SeqCst);
-            live.extend(services.values().filter_map(Weak::upgrade));
+            let _no_look = self.services();
+            self.over.store(true, Ordering::SeqCst);
         }
-        for service in &live {
+        for service in self.live() {
             service.publish(View::default());
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        // Whoever waits for providers without a call waits in vain.
+        for service in self.live() {
+            service.views.send_replace(());
         }
         loop {
             let idle = self.idle.notified();
@@ -157,6 +184,7 @@ impl Shared {
             }
             idle.await;
         }
+        self.end();
         match &self.source {
             Source::Node(_) => return,
             Source::Observer(observer) => {
