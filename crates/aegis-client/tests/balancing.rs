@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
+use aegis_tls::TlsOptions;
 use tokio::net::TcpListener;
 
 use crate::mesh::{Mesh, PATIENCE, call_many, fill, identity};
@@ -62,9 +63,25 @@ async fn providers_that_are_down_silent_or_rude_cost_no_call() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_of_another_ca_costs_no_call_and_is_dialled_with_backoff() {
     let (mesh, other) = (Mesh::new(), Mesh::new());
-    let ours = Provider::start(&mesh, "ours").await;
     let theirs = Provider::start(&other, "theirs").await;
-    let pool = mesh.pool(&[&ours, &theirs]);
+    check_unusable(&mesh, mesh.options(), &theirs, "issued by a CA that is not in our bundle")
+        .await;
+}
+
+// The hard case: in TLS 1.3 our own handshake is over, and well, before the server says no.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_refuses_our_certificate_costs_no_call_and_is_dialled_with_backoff() {
+    let (mesh, other) = (Mesh::new(), Mesh::new());
+    let theirs = Provider::start(&other, "theirs").await;
+    // We trust both CAs, they only theirs.
+    check_unusable(&mesh, other.stranger(&mesh), &theirs, "refused our certificate").await;
+}
+
+/// Calls past a provider whose handshakes fail: it gets no call, few dials, and `why` is told.
+async fn check_unusable(mesh: &Mesh, options: TlsOptions, theirs: &Provider, why: &str) {
+    let ours = Provider::start(mesh, "ours").await;
+    let addresses = [("ours", ours.address), ("theirs", theirs.address)];
+    let pool = mesh.builder(&addresses).tls(options).build().unwrap();
     let client = identity(&pool);
     let counts = call_many(&client, 1_000).await.unwrap();
     assert_eq!(counts, BTreeMap::from([("ours".to_owned(), 1_000)]));
@@ -72,7 +89,7 @@ async fn a_provider_of_another_ca_costs_no_call_and_is_dialled_with_backoff() {
     let failures = eventually(PATIENCE, || {
         let explanation = client.explain();
         match &explanation.candidate(&id).unwrap().verdict {
-            Verdict::Backoff { failures, .. } => Ok(*failures),
+            Verdict::Backoff { failures, error, .. } if error.contains(why) => Ok(*failures),
             verdict => Err(format!("it is {verdict}")),
         }
     })
