@@ -27,6 +27,17 @@ use crate::{LoadError, Purpose, Rejection, Subject, Tls, pem};
 /// The certificate file holds the own certificate first, then its intermediates. The key is PKCS#8, SEC1 or PKCS#1,
 /// not encrypted. The CA file holds one or more CA certificates (the old and the new one during a change of the CA);
 /// a duplicate or expired one does no harm, an entry that is no CA certificate fails the load.
+///
+/// What a CA has to write into the certificate of a node:
+///
+/// | field | value |
+/// |---|---|
+/// | URI name | one: `spiffe://<trust-domain>/aegis/<node-type>/<node-id>` |
+/// | common name | none, or the node's id |
+/// | key usage | `digitalSignature`; neither `keyCertSign` nor `cRLSign` |
+/// | extended key usage | `serverAuth` and `clientAuth` |
+/// | basic constraints | none, or no CA |
+/// | key | ECDSA on P-256 or P-384, Ed25519, or RSA of at least 2048 bits |
 #[derive(Debug)]
 #[must_use]
 pub struct TlsOptions {
