@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::LONGEST;
 use crate::settings::Backoff;
 
 /// When a node is dialled next. Sans-IO: clock and chance (in 0..1) are arguments.
@@ -75,7 +76,7 @@ impl Attempts {
         *self = Self { short_lived: short_lived.saturating_add(1), ..Self::default() };
         match self.short_lived {
             1 if orderly => (Duration::ZERO, Say::Nothing),
-            ..=EXCUSED => (settings.redial.mul_f64(chance), Say::Nothing),
+            ..=EXCUSED => (settings.redial.min(LONGEST).mul_f64(chance), Say::Nothing),
             more => {
                 let steps = more - EXCUSED - 1;
                 let say = if steps == 0 { Say::First } else { Say::Nothing };
@@ -93,11 +94,12 @@ impl Attempts {
 fn grown(settings: &Backoff, steps: u32, chance: f64) -> Duration {
     // By 64 steps the limit is far behind; and no overflow.
     let wait = settings.first.as_secs_f64() * settings.factor.powf(f64::from(steps.min(64)));
-    jittered(Duration::from_secs_f64(wait.min(settings.limit.as_secs_f64())), chance)
+    let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
+    jittered(wait.min(settings.limit), chance)
 }
 
 fn jittered(wait: Duration, chance: f64) -> Duration {
-    wait.mul_f64(0.8 + 0.4 * chance)
+    wait.min(LONGEST).mul_f64(0.8 + 0.4 * chance)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::network::Network;
 use crate::node::Node;
 use crate::settings::Settings;
 use crate::signals::Changes;
+use crate::task::report;
 
 /// The connections of a process, one entry per node, whoever uses them.
 ///
@@ -31,7 +32,8 @@ pub struct Connections {
 struct Owner {
     dialler: Arc<Dialler>,
     registry: Arc<Registry>,
-    keepers: Mutex<JoinSet<()>>,
+    /// `None` once they are being closed.
+    keepers: Mutex<Option<JoinSet<()>>>,
     changed: watch::Sender<()>,
     closed: Arc<AtomicBool>,
 }
@@ -79,7 +81,7 @@ impl Connections {
         let owner = Owner {
             dialler: Arc::new(Dialler { tls, network, settings }),
             registry: Arc::default(),
-            keepers: Mutex::default(),
+            keepers: Mutex::new(Some(JoinSet::new())),
             changed: watch::Sender::new(()),
             closed: Arc::default(),
         };
@@ -195,8 +197,15 @@ impl Connections {
             node.signals.wake_keeper();
             node.signals.changed();
         }
-        let mut keepers = std::mem::take(&mut *lock(&owner.keepers));
-        let all = async { while keepers.join_next().await.is_some() {} };
+        // Whoever was first waits, and keeps the nodes in the registry until their keepers have found them there.
+        let Some(mut keepers) = lock(&owner.keepers).take() else {
+            return;
+        };
+        let all = async {
+            while let Some(ended) = keepers.join_next().await {
+                report(ended);
+            }
+        };
         // What the grace did not suffice for ends with the set.
         drop(tokio::time::timeout(grace, all).await);
         drop(keepers);
@@ -217,11 +226,12 @@ impl Connections {
 impl Owner {
     fn keep(&self, node: &Arc<Node>) {
         let mut keepers = lock(&self.keepers);
-        // Under the lock that `close` takes the set with: no keeper starts after that.
-        if self.closed.load(Ordering::SeqCst) {
+        let Some(keepers) = &mut *keepers else {
             return;
+        };
+        while let Some(ended) = keepers.try_join_next() {
+            report(ended);
         }
-        while keepers.try_join_next().is_some() {}
         let (registry, dialler) = (Arc::clone(&self.registry), Arc::clone(&self.dialler));
         keepers.spawn(Keeper::new(Arc::clone(node), registry, dialler).run());
     }

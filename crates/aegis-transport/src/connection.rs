@@ -61,7 +61,8 @@ impl Connection {
         settings: &Settings,
         signals: Arc<Signals>,
     ) -> Self {
-        let limit = sender.current_max_send_streams().min(settings.streams);
+        let streams = settings.most_streams();
+        let limit = sender.current_max_send_streams().min(streams);
         Self {
             authority: authority(&node),
             node,
@@ -78,7 +79,7 @@ impl Connection {
             bulk: AtomicUsize::new(0),
             opened: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
-            streams: settings.streams,
+            streams,
             bulk_from: settings.bulk,
             worn_from: settings.cancelled,
             lost: OnceLock::new(),

@@ -14,8 +14,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status};
 
-/// Far enough to be never, near enough for every clock.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+use crate::clock::later;
 
 /// The moment at which a call has to be over.
 ///
@@ -26,7 +25,7 @@ pub struct Deadline(Instant);
 impl Deadline {
     /// So long from now; anything above ten years is ten years.
     pub fn after(timeout: Duration) -> Self {
-        Self(Instant::now() + timeout.min(LONGEST))
+        Self(later(Instant::now(), timeout))
     }
 
     /// What is left; zero once it has passed.

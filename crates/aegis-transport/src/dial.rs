@@ -12,6 +12,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock::later;
 use crate::error::DialError;
 use crate::heard::{Heard, Listening};
 use crate::network::{BoxIo, Network};
@@ -46,7 +47,7 @@ impl Dialler {
         expected: Option<&NodeId>,
         addresses: &[Address],
     ) -> Result<Dialled, DialError> {
-        let until = Instant::now() + self.settings.dial_limit;
+        let until = later(Instant::now(), self.settings.dial_limit);
         let mut worst = DialError::NoAddress;
         for (tried, address) in addresses.iter().enumerate() {
             // An address that swallows packets must leave time for those after it.
@@ -67,7 +68,7 @@ impl Dialler {
         address: &Address,
         limit: Duration,
     ) -> Result<Dialled, DialError> {
-        let until = Instant::now() + limit;
+        let until = later(Instant::now(), limit);
         let io = self.reach(address, until, limit).await?;
         let (io, heard) = Listening::new(io);
         let expected = expected.map_or(Expected::AnyMember, Expected::Node);

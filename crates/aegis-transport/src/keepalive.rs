@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::later;
 use crate::settings::{Keepalive, Pace};
 
 /// Whether a peer still answers. Sans-IO: the driver tells it what it has heard, and when.
@@ -79,25 +80,26 @@ impl Watchdog {
         }
         let pace = self.pace();
         let base = self.wanted.map_or(heard, |since| heard.max(since));
-        let ask_at = base + pace.silence;
+        let ask_at = later(base, pace.silence);
         if now < ask_at {
             return (Verdict::Alive, ask_at);
         }
         let Some(asked) = &mut self.asked else {
             self.asked = Some(Asked { at: now, unanswered: true });
-            return (Verdict::Ask, now + pace.answer);
+            return (Verdict::Ask, later(now, pace.answer));
         };
         if asked.at < base {
             // An older PING that is still unanswered has to serve for this silence too.
             let verdict = if asked.unanswered { Verdict::Alive } else { Verdict::Ask };
             *asked = Asked { at: now, unanswered: true };
-            return (verdict, now + pace.answer);
+            return (verdict, later(now, pace.answer));
         }
-        let late_at = asked.at + pace.answer;
+        let late_at = later(asked.at, pace.answer);
         if now < late_at {
             return (Verdict::Alive, late_at);
         }
-        let dead_at = (base + self.settings.dead_after).max(asked.at + self.settings.idle.answer);
+        let dead_at =
+            later(base, self.settings.dead_after).max(later(asked.at, self.settings.idle.answer));
         self.stalled = Some(Stall { heard, dead_at });
         (if now < dead_at { Verdict::Stalled } else { Verdict::Dead }, dead_at)
     }

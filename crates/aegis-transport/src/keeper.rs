@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::backoff::{Attempts, Say};
 use crate::cache::Registry;
+use crate::clock::later;
 use crate::connection::{Connection, Phase};
 use crate::dial::{Dialled, Dialler};
 use crate::driver::Driver;
@@ -16,6 +17,7 @@ use crate::keepalive::Watchdog;
 use crate::network::BoxFuture;
 use crate::node::{Dialling, Node};
 use crate::signals::Counters;
+use crate::task::report;
 
 /// At most one WARN about a node in this time.
 const WARN_PACE: Duration = Duration::from_secs(60);
@@ -82,7 +84,7 @@ impl Keeper {
             tokio::select! {
                 () = self.node.signals.keeper_woken() => {}
                 // Its connection knows what it ended of.
-                Some(_) = self.drivers.join_next() => {}
+                Some(ended) = self.drivers.join_next() => report(ended.map(drop)),
                 outcome = finish(&mut self.dial) => {
                     self.dial = None;
                     self.dialled(outcome, Instant::now());
@@ -151,7 +153,7 @@ impl Keeper {
         }
         let pace = &self.dialler.settings.backoff;
         let (wait, say) = self.attempts.ended(pace, lived, orderly, fastrand::f64());
-        self.not_before = now + wait;
+        self.not_before = later(now, wait);
         self.last_error = None;
         if 0 < self.attempts.failures() {
             let error = DialError::ShortLived { address: address.clone(), reason };
@@ -166,12 +168,18 @@ impl Keeper {
 
     /// Whether another connection would help: there is none, or small calls have a hard time on each.
     fn needs_more(&self) -> bool {
-        let mut fresh = self.open().filter(|connection| !connection.is_worn()).peekable();
+        self.would_need_more(None)
+    }
+
+    /// The same, if there were one connection less.
+    fn would_need_more(&self, without: Option<&Arc<Connection>>) -> bool {
+        let stays = |it: &&Arc<Connection>| without.is_none_or(|gone| !Arc::ptr_eq(it, gone));
+        let mut fresh = self.open().filter(stays).filter(|it| !it.is_worn()).peekable();
         if fresh.peek().is_none() {
             return true;
         }
         let hard = |it: &Arc<Connection>| it.is_crowded() || it.is_bulk() || it.is_stalled();
-        self.open().count() < self.dialler.settings.connections && fresh.all(hard)
+        self.open().filter(stays).count() < self.dialler.settings.connections && fresh.all(hard)
     }
 
     fn leave(&mut self, which: impl Fn(&Connection) -> bool) {
@@ -190,13 +198,13 @@ impl Keeper {
         }
     }
 
-    /// Closes a further connection that was not used for long; says when to look for the next.
+    /// Closes a further connection that was not used for long, unless it would be dialled again at once; says when to look next.
     fn drop_spare(&mut self, now: Instant) -> Option<Instant> {
         let patience = self.dialler.settings.spare_idle;
         if self.open().count() < 2 {
             return None;
         }
-        let mut idle = None;
+        let mut idle = Vec::new();
         for kept in &mut self.kept {
             let opened = kept.connection.opened();
             if kept.opened != opened || 0 < kept.connection.in_flight() {
@@ -205,13 +213,13 @@ impl Keeper {
             } else if patience <= now.saturating_duration_since(kept.quiet_since)
                 && kept.connection.is_open()
             {
-                idle = Some(Arc::clone(&kept.connection));
+                idle.push(Arc::clone(&kept.connection));
             }
         }
-        if let Some(idle) = idle {
+        if let Some(idle) = idle.into_iter().find(|it| !self.would_need_more(Some(it))) {
             self.leave(|connection| std::ptr::eq(connection, &raw const *idle));
         }
-        Some(now + patience / 4)
+        Some(later(now, patience / 4))
     }
 
     /// Starts a dial that is due; says when one will be.
@@ -252,7 +260,7 @@ impl Keeper {
                 Counters::add(&self.node.signals.counters.dial_failures);
                 let pace = &self.dialler.settings.backoff;
                 let (wait, say) = self.attempts.failed(pace, now, fastrand::f64());
-                self.not_before = now + wait;
+                self.not_before = later(now, wait);
                 self.report(&error, say, now);
                 self.last_error = Some(Arc::new(error));
             }

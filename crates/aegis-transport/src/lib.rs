@@ -38,6 +38,7 @@ mod bulk;
 mod cache;
 mod call_error;
 mod channel;
+mod clock;
 mod connection;
 pub mod deadline;
 mod dial;

@@ -12,7 +12,8 @@ pub struct Settings {
     pub connection_window: u32,
     /// The longest header list taken from a peer, in bytes (16 KiB).
     pub header_list: u32,
-    /// The most streams opened on one connection, whatever the peer allows (1,024).
+    /// The most streams opened on one connection, whatever the peer allows (1,024); never more than the connection's window
+    /// has room for, which is 256 by default.
     pub streams: usize,
     /// The most connections to one node (4).
     pub connections: usize,
@@ -72,6 +73,14 @@ pub struct Backoff {
     pub give_up_after: Duration,
     /// .. a node is dialled only so often (15 min), until its addresses or its record change.
     pub give_up_pace: Duration,
+}
+
+impl Settings {
+    /// How many streams one connection may carry: were all of them unread, each would still have its window.
+    pub(crate) fn most_streams(&self) -> usize {
+        let windows = self.connection_window / self.stream_window.max(1);
+        self.streams.min(usize::try_from(windows).unwrap_or(usize::MAX)).max(1)
+    }
 }
 
 impl Default for Settings {

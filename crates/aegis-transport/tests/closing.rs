@@ -133,3 +133,22 @@ async fn a_peer_that_does_not_read_cannot_hold_a_goodbye_up() {
     client.connections.close(Duration::from_secs(30)).await;
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn closing_twice_at_once_takes_no_longer_than_the_streams() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::new(&ca);
+    let link = client.link(&server);
+    let mut raw = server.greeted(10).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
+    let stream = raw.opened().await;
+    let connections = client.connections.clone();
+    let first = tokio::spawn(async move { connections.close(Duration::from_secs(60)).await });
+    eventually(|| client.connections.is_closed().then_some(())).await;
+    client.connections.close(Duration::from_secs(60)).await;
+    raw.answer(stream).await;
+    collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
+    raw.closed().await;
+    tokio::time::timeout(Duration::from_secs(5), first).await.unwrap().unwrap();
+}
