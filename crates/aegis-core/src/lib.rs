@@ -21,10 +21,12 @@ mod domain;
 mod error;
 mod name;
 mod node;
+mod printable;
 mod service;
 
 pub use address::Address;
 pub use domain::{SpiffeId, TrustDomain};
 pub use error::{InvalidName, NameKind};
 pub use node::{NodeId, NodeType};
+pub use printable::Printable;
 pub use service::{ServiceInfo, ServiceName, ServiceVersion};

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, NodeId, Printable};
 #[cfg(feature = "server")]
 use aegis_tls::SignError;
 use tonic::Status;
@@ -11,7 +11,7 @@ use tonic::Status;
 #[non_exhaustive]
 pub enum SyncError {
     /// The peer answered with an error, or not at all.
-    #[error("{node} did not answer the sync: {}: {}", status.code(), status.message())]
+    #[error("{node} did not answer the sync: {}: {}", status.code(), Printable::new(status.message()))]
     Call {
         /// The peer.
         node: NodeId,
@@ -62,4 +62,19 @@ pub enum PublishError {
     /// The member was started before.
     #[error("the member is started already")]
     Started,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_wrote_cannot_disturb_a_terminal() {
+        let status = Status::internal(format!("\n\x1b[2J\u{202e}{}", "x".repeat(10_000)));
+        let error = SyncError::Call { node: NodeId::from_static("a"), status };
+        let text = error.to_string();
+        assert!(text.starts_with("a did not answer the sync: "), "{text}");
+        assert!(text.contains("\\n\\u{1b}[2J\\u{202e}xxx"), "{text}");
+        assert!(text.len() < 400 && !text.contains(char::is_control), "{text}");
+    }
 }

@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use aegis_core::SpiffeId;
+use aegis_core::{Printable, SpiffeId};
 use rustls_pki_types::CertificateDer;
 use webpki::EndEntityCert;
 use x509_cert::Certificate;
@@ -10,7 +10,6 @@ use x509_cert::der::{Decode, Reader, SliceReader};
 use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
-use crate::rejection::printable;
 use crate::{ChainPart, Rejection};
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -184,7 +183,7 @@ fn check_common_name(certificate: &Certificate, id: &SpiffeId) -> Result<(), Rej
         if name.value() != id.node_id().as_str() {
             return Err(Rejection::CommonName {
                 expected: id.node_id().as_str().to_owned(),
-                found: printable(&name.value()),
+                found: Printable::new(&name.value()).to_string(),
             });
         }
     }

@@ -217,13 +217,3 @@ impl fmt::Display for Purpose {
         })
     }
 }
-
-/// Foreign text for an error or a log line: without control characters, and short.
-pub(crate) fn printable(text: &str) -> String {
-    const MAX_CHARS: usize = 120;
-    let mut out: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MAX_CHARS).is_some() {
-        out.push('…');
-    }
-    out
-}

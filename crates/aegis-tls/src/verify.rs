@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::time::SystemTime;
 
-use aegis_core::TrustDomain;
+use aegis_core::{Printable, TrustDomain};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -11,7 +11,6 @@ use x509_cert::ext::pkix::name::DirectoryString;
 
 use crate::clock::{system, unix};
 use crate::leaf::{Leaf, check_dates, is_ca, key_usage, parse};
-use crate::rejection::printable;
 use crate::{ChainPart, Purpose, Rejection};
 
 /// The longest chain that is read, the leaf included.
@@ -222,7 +221,7 @@ fn rejection(error: &webpki::Error, purpose: Purpose) -> Rejection {
 }
 
 fn chain_error(error: &webpki::Error) -> Rejection {
-    Rejection::Chain { reason: printable(&error.to_string()) }
+    Rejection::Chain { reason: Printable::new(&error.to_string()).to_string() }
 }
 
 /// The name of the CA that would have to be in the bundle.
@@ -230,6 +229,8 @@ fn issuer(chain: &[CertificateDer<'_>]) -> String {
     chain
         .last()
         .and_then(|der| parse(der).ok())
-        .map(|certificate| printable(&certificate.tbs_certificate().issuer().to_string()))
+        .map(|certificate| {
+            Printable::new(&certificate.tbs_certificate().issuer().to_string()).to_string()
+        })
         .unwrap_or_default()
 }
