@@ -139,7 +139,7 @@ pub struct FetchRequest {
     /// None means all.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// Providers of these services come first.
+    /// Providers of these services, each \`name\` or \`name/version\`, come first.
     #[prost(string, repeated, tag = "2")]
     pub services_first: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -153,7 +153,8 @@ pub struct WatchRequest {
     /// The root of what the caller has; empty if it has nothing.
     #[prost(bytes = "bytes", tag = "1")]
     pub root: ::prost::bytes::Bytes,
-    /// Only nodes that provide one of these; none means all.
+    /// Only nodes that provide one of these, each \`name\` or \`name/version\`; none
+    /// means all.
     #[prost(string, repeated, tag = "2")]
     pub services: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -487,8 +488,10 @@ pub mod directory_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Follows the directory without being a member: the first delta is the
-        /// difference to the caller's root, each later one a change.
+        /// Follows the directory without being a member: first come all records,
+        /// page by page, unless the caller's root says that it has them, and then
+        /// each change. A delta with a root is the last page: the caller is up to
+        /// date.
         pub async fn watch_topology(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchRequest>,
@@ -571,8 +574,10 @@ pub mod directory_service_server {
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
-        /// Follows the directory without being a member: the first delta is the
-        /// difference to the caller's root, each later one a change.
+        /// Follows the directory without being a member: first come all records,
+        /// page by page, unless the caller's root says that it has them, and then
+        /// each change. A delta with a root is the last page: the caller is up to
+        /// date.
         async fn watch_topology(
             &self,
             request: tonic::Request<super::WatchRequest>,
