@@ -110,6 +110,27 @@ impl Raw {
         self.send(Kind::Settings, 0, 0, &payload).await;
     }
 
+    /// SETTINGS and a GOAWAY that the client reads together; then it is gone.
+    pub(crate) async fn settings_and_go_away(mut self, max_streams: u16) {
+        let [high, low] = max_streams.to_be_bytes();
+        let settings = [0, 0, 6, Kind::Settings as u8, 0, 0, 0, 0, 0, 0, 3, 0, 0, high, low];
+        let go_away = [0, 0, 8, Kind::GoAway as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        self.io.write_all(&[&settings[..], &go_away[..]].concat()).await.unwrap();
+        self.io.flush().await.unwrap();
+        self.closed().await;
+    }
+
+    /// Waits until the client has read everything so far: it has answered a PING.
+    pub(crate) async fn ping(&mut self) {
+        self.send(Kind::Ping, 0, 0, &[7; 8]).await;
+        loop {
+            let frame = self.next(Kind::Ping).await;
+            if frame.flags & ACK != 0 && frame.payload == [7; 8] {
+                return;
+            }
+        }
+    }
+
     /// The id of the next stream that the client opens.
     pub(crate) async fn opened(&mut self) -> u32 {
         self.next(Kind::Headers).await.stream
