@@ -22,10 +22,12 @@
 
 mod accept;
 mod activity;
+mod answer;
 mod builder;
 mod call;
 mod connection;
 mod dispatch;
+mod end;
 mod error;
 mod handler;
 mod health;

@@ -3,6 +3,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
+use tokio::task::coop::poll_proceed;
 use tonic::Status;
 
 /// What a client sends, as the handler reads it.
@@ -29,9 +30,12 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // A handler that reads whatever has come must leave others their turn.
+        let coop = ready!(poll_proceed(cx));
         if !self.data_done {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
+                    coop.made_progress();
                     // It fails only where the stream is gone, which the next poll reports.
                     drop(self.stream.flow_control().release_capacity(data.len()));
                     return Poll::Ready(Some(Ok(Frame::data(data))));

@@ -128,3 +128,24 @@ async fn slow_readers_of_many_small_messages_are_served_beside_others() {
     }
     assert_eq!(server.stats().accepted, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stream_that_never_waits_ends_with_its_deadline_all_the_same() {
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    for method in ["Ticks", "Events"] {
+        let mut request = post(method);
+        request.headers_mut().insert("grpc-timeout", "300m".parse().unwrap());
+        let began = Instant::now();
+        let mut body = peer.send(request, Bytes::new()).await.unwrap().into_body();
+        let reading = async {
+            while let Some(piece) = body.data().await.transpose().unwrap() {
+                body.flow_control().release_capacity(piece.len()).unwrap();
+            }
+            body.trailers().await.unwrap().unwrap()
+        };
+        let trailers = timeout(LIMIT, reading).await.expect("the stream outlives its deadline");
+        assert_eq!(trailers["grpc-status"], "4", "{method}");
+        assert!(began.elapsed() < Duration::from_secs(1), "{method}: {:?}", began.elapsed());
+    }
+}

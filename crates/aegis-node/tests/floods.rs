@@ -196,7 +196,7 @@ async fn no_sequence_of_frames_breaks_more_than_its_connection() {
     let (mesh, server, _lab) = node(Limits::default()).await;
     let honest = Peer::connect(mesh.ca(), "honest", server.local_addr()).await;
     let tls = mesh.ca().tls("wild", "test");
-    for _ in 0..300 {
+    for _ in 0..100 {
         let mut frames = Frames::over(dial(&tls, server.local_addr()).await.unwrap()).await;
         let mut bytes = Vec::new();
         for _ in 0..random.usize(1..40) {

@@ -1,0 +1,42 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
+
+/// What ends a call from outside: its deadline, or the server's last word.
+pub(crate) struct End {
+    deadline: Option<Pin<Box<Sleep>>>,
+    terminate: CancellationToken,
+    /// Made at the first wait: most calls never wait.
+    terminated: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl End {
+    pub(crate) fn new(deadline: Option<Instant>, terminate: &CancellationToken) -> Self {
+        let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+        Self { deadline, terminate: terminate.clone(), terminated: None }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(late());
+        }
+        let terminate = &self.terminate;
+        let terminated =
+            self.terminated.get_or_insert_with(|| Box::pin(terminate.clone().cancelled_owned()));
+        terminated.as_mut().poll(cx).map(|()| {
+            Status::unavailable(
+                "this node is closing the connection: the time for calls to end has passed",
+            )
+        })
+    }
+}
+
+pub(crate) fn late() -> Status {
+    Status::deadline_exceeded("the caller's deadline passed while the call was served")
+}
