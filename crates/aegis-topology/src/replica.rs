@@ -16,7 +16,8 @@ use crate::{
 pub struct Replica {
     limits: Limits,
     held: BTreeMap<Key, Held>,
-    /// Records that expired while an older one of their owner, longer valid, may still be about.
+    /// Records that expired while an older one of their owner, valid for longer, may still be about: one that we have
+    /// seen, or one that somebody has who did not hear of its successor.
     floors: HashMap<Key, Floor>,
     own: Option<(Key, Instance)>,
     root: Root,
@@ -140,9 +141,11 @@ impl Replica {
             .collect();
         for key in &expired {
             let Some(held) = self.remove(*key) else { continue };
-            if now < held.last_expiry && self.floors.len() < self.limits.nodes {
-                let floor = Floor { claim: Claim::of(&held.record), until: held.last_expiry };
-                self.floors.insert(*key, floor);
+            // An owner's times of issue do not go back, so nothing older is valid for longer than a lease from here.
+            let end_of_older = held.record.record().issued_at.saturating_add(self.limits.lease);
+            let until = held.last_expiry.max(end_of_older);
+            if now < until && self.floors.len() < self.limits.nodes {
+                self.floors.insert(*key, Floor { claim: Claim::of(&held.record), until });
             }
         }
         if !expired.is_empty() {

@@ -47,6 +47,24 @@ fn a_record_that_outlived_its_successor_is_not_taken_again() {
 }
 
 #[test]
+fn an_expired_record_bars_an_older_one_that_was_never_seen_until_none_can_be_valid() {
+    let mut replica = Replica::new(Limits::default());
+    let long = verified(&record("a", (1, 1), 1));
+    let mut short = record("a", (1, 2), 1);
+    short.issued_at = NOW.saturating_add(HOUR / 60);
+    short.expires_at = NOW.saturating_add(HOUR);
+    replica.merge(verified(&short), short.issued_at);
+    assert_eq!(replica.expire(NOW.saturating_add(HOUR)), 1);
+    // From somebody who did not hear of the short one.
+    let almost = NOW.saturating_add(LEASE - HOUR);
+    replica.expire(almost);
+    assert!(!replica.wants(long.key(), long.precedence(), long.body_hash()));
+    assert!(matches!(replica.merge(long.clone(), almost), Merged::Known));
+    replica.expire(short.issued_at.saturating_add(LEASE));
+    assert!(replica.wants(long.key(), long.precedence(), long.body_hash()), "it is forgotten");
+}
+
+#[test]
 fn the_owner_signs_again_in_the_middle_of_the_lease_and_never_beyond_its_certificate() {
     let description = record("a", (0, 0), 1).description;
     let mut author =

@@ -1,6 +1,7 @@
-//! Many replicas, lost calls, partitions, restarts and goodbyes: in the end all are equal, and nothing came back.
+//! Many replicas, lost calls, partitions, crashes, restarts and goodbyes: in the end all are equal, and nothing came back.
 //!
-//! One seed decides everything; it is printed on failure, and `SIMULATION_SEED` replays it.
+//! One seed decides everything; it is printed on failure, and `SIMULATION_SEED` replays it. Rules broken on purpose show
+//! that the simulation can fail.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,15 +21,42 @@ fn replicas_become_equal_and_no_node_comes_back() {
         Err(_) => (0..24).collect(),
     };
     for seed in seeds {
-        let mut mesh = Mesh::new(seed, [2, 3, 5, 12][usize::try_from(seed % 4).unwrap()]);
-        mesh.unrest(60);
-        mesh.quiet();
+        run(seed, Rule::Shipped);
     }
 }
 
 #[test]
+fn the_simulation_catches_broken_rules() {
+    for rule in [Rule::ForgetsFloors, Rule::IgnoresPrecedence] {
+        let caught = (0..24).find(|seed| {
+            let broken = std::panic::catch_unwind(|| run(*seed, rule)).err();
+            broken.is_some_and(|why| why.downcast_ref::<String>().is_some_and(|it| it == WENT_BACK))
+        });
+        assert!(caught.is_some(), "{rule:?} passed");
+    }
+}
+
+fn run(seed: u64, rule: Rule) {
+    let mut mesh = Mesh::new(seed, [2, 3, 5, 12][usize::try_from(seed % 4).unwrap()], rule);
+    mesh.unrest(60);
+    mesh.quiet();
+}
+
+const WENT_BACK: &str = "a record went back";
+
+/// How replicas decide what stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    Shipped,
+    /// What expired might never have been.
+    ForgetsFloors,
+    /// The last record that came stays.
+    IgnoresPrecedence,
+}
+
+#[test]
 fn one_change_reaches_a_hundred_nodes_in_a_few_rounds() {
-    let mut mesh = Mesh::new(7, 100);
+    let mut mesh = Mesh::new(7, 100, Rule::Shipped);
     mesh.loss = 0;
     mesh.quiet();
     mesh.publish(0, NodeState::Draining);
@@ -38,6 +66,7 @@ fn one_change_reaches_a_hundred_nodes_in_a_few_rounds() {
 
 struct Mesh {
     seed: u64,
+    rule: Rule,
     random: Random,
     now: Timestamp,
     nodes: Vec<Node>,
@@ -50,14 +79,18 @@ struct Mesh {
 struct Node {
     replica: Replica,
     author: Author,
+    rule: Rule,
+    /// Crashed and not restarted yet.
+    down: bool,
     /// What it has seen of each owner in this run; never smaller.
     seen: HashMap<Key, Precedence>,
 }
 
 impl Mesh {
-    fn new(seed: u64, count: usize) -> Self {
+    fn new(seed: u64, count: usize, rule: Rule) -> Self {
         let mut mesh = Self {
             seed,
+            rule,
             random: Random(seed),
             now: NOW,
             nodes: Vec::new(),
@@ -86,15 +119,18 @@ impl Mesh {
         let author = Author::new(owner, instance, description, None, clock);
         let mut replica = Replica::new(Limits::default());
         replica.own(author.key(), instance);
-        Node { replica, author, seen: HashMap::new() }
+        Node { replica, author, rule: self.rule, down: false, seen: HashMap::new() }
     }
 
     fn publish(&mut self, at: usize, state: NodeState) {
+        self.publish_until(at, state, NOW.saturating_add(24 * 300 * HOUR));
+    }
+
+    fn publish_until(&mut self, at: usize, state: NodeState, certificate_ends: Timestamp) {
         let now = self.now;
         let node = &mut self.nodes[at];
         node.author.set_state(state);
-        let record =
-            node.author.write(now, &Limits::default(), NOW.saturating_add(24 * 300 * HOUR));
+        let record = node.author.write(now, &Limits::default(), certificate_ends);
         node.take(vec![sign(&record)], now);
     }
 
@@ -102,12 +138,12 @@ impl Mesh {
     fn unrest(&mut self, steps: usize) {
         for _ in 0..steps {
             let at = self.any();
+            if self.nodes[at].down {
+                self.round();
+                continue;
+            }
             match self.random.below(20) {
-                0 => {
-                    let node = self.start(at);
-                    self.nodes[at] = node;
-                    self.publish(at, NodeState::Active);
-                }
+                0 => self.restart(at),
                 1 => self.publish(at, NodeState::Left),
                 2 | 3 => self.publish(at, NodeState::Draining),
                 4 => {
@@ -117,9 +153,30 @@ impl Mesh {
                 }
                 5 => self.sides.fill(false),
                 6 => self.now = self.now.saturating_add(HOUR),
+                7 => {
+                    // Its last record ends before the one that some hold still.
+                    let soon = self.now.saturating_add(HOUR / 6);
+                    self.publish_until(at, NodeState::Draining, soon);
+                    self.round();
+                    self.nodes[at].down = true;
+                }
+                8 => self.restart_crashed(),
                 _ => {}
             }
             self.round();
+        }
+    }
+
+    fn restart(&mut self, at: usize) {
+        self.nodes[at] = self.start(at);
+        self.publish(at, NodeState::Active);
+    }
+
+    fn restart_crashed(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].down {
+                self.restart(at);
+            }
         }
     }
 
@@ -127,6 +184,7 @@ impl Mesh {
     fn quiet(&mut self) {
         self.loss = 0;
         self.sides.fill(false);
+        self.restart_crashed();
         self.rounds_until_equal();
         let (first, rest) = self.nodes.split_first().unwrap();
         for node in &self.nodes {
@@ -154,7 +212,10 @@ impl Mesh {
     fn round(&mut self) {
         self.now = self.now.saturating_add(Duration::from_secs(1));
         for at in 0..self.nodes.len() {
-            self.nodes[at].replica.expire(self.now);
+            if self.nodes[at].down {
+                continue;
+            }
+            self.nodes[at].expire(self.now);
             if self.nodes[at].author.is_due(self.now, &Limits::default()) {
                 let state = self.nodes[at].author.state();
                 self.publish(at, state);
@@ -190,7 +251,8 @@ impl Mesh {
     }
 
     fn is_lost(&mut self, a: usize, b: usize) -> bool {
-        self.sides[a] != self.sides[b] || self.random.below(100) < self.loss
+        let cut = self.sides[a] != self.sides[b] || self.nodes[a].down || self.nodes[b].down;
+        cut || self.random.below(100) < self.loss
     }
 
     fn any(&mut self) -> usize {
@@ -199,11 +261,33 @@ impl Mesh {
 }
 
 impl Node {
+    fn expire(&mut self, now: Timestamp) {
+        self.replica.expire(now);
+        if self.rule == Rule::ForgetsFloors {
+            self.rebuild(|_| true, now);
+        }
+    }
+
+    /// A replica that knows only what it holds, and of that only some.
+    fn rebuild(&mut self, keep: impl Fn(Key) -> bool, now: Timestamp) {
+        let kept = self.replica.stamps().filter(|stamp| keep(stamp.key));
+        let kept: Vec<_> =
+            kept.filter_map(|stamp| self.replica.record(stamp.key).cloned()).collect();
+        self.replica = Replica::new(Limits::default());
+        self.replica.own(self.author.key(), self.author.instance());
+        for record in kept {
+            self.replica.merge(record, now);
+        }
+    }
+
     /// Merges as a driver does, and watches over what must never happen.
     fn take(&mut self, records: Vec<aegis_topology::SignedRecord>, now: Timestamp) {
         for record in records {
             let Ok(record) = verify_at(record, now) else { continue };
             let key = record.key();
+            if self.rule == Rule::IgnoresPrecedence {
+                self.rebuild(|held| held != key, now);
+            }
             if let Merged::OwnIdentity(past) = self.replica.merge(record, now)
                 && self.author.precedence() < past.precedence()
             {
@@ -215,7 +299,10 @@ impl Node {
             }
             let Some(held) = self.replica.record(key) else { continue };
             let seen = self.seen.entry(key).or_default();
-            assert!(*seen <= held.precedence(), "a record went back");
+            if held.precedence() < *seen {
+                // With a payload that tells this failure from others.
+                std::panic::panic_any(WENT_BACK.to_owned());
+            }
             *seen = held.precedence();
             let id: &NodeId = held.record().owner.node_id();
             assert_eq!(Key::of(held.record().owner.trust_domain(), id), key);
