@@ -14,13 +14,14 @@ use tonic::{Code, Status};
 use crate::Error;
 use crate::call::Call;
 use crate::headers::{NOT_SERVED, REFUSED_HEADER};
+use crate::line::Line;
 use crate::service::Service;
 use crate::stage::{Attempt, Stage};
 use crate::view::{Missed, Picked};
 
 /// How long a call waits, in total, for the first sync and for connections that are on their way.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often a call that waits for a stream looks again by itself: HTTP/2 does not say when the limit rises.
+/// How often a call that waits for a stream of a silent provider looks again: such streams are given to nobody in line.
 const SLOT_PACE: Duration = Duration::from_millis(100);
 /// The first pause before a request returns to a provider that it already had; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -56,7 +57,7 @@ struct Last {
 /// What may let a pick succeed that failed before.
 struct News {
     views: watch::Receiver<()>,
-    /// A pinned provider may be in no view, and a slot that becomes free makes no new one.
+    /// A pinned provider may be in no view, and a connection that was replaced at once makes no new one.
     links: Changes,
 }
 
@@ -171,6 +172,12 @@ impl<'a> Attempts<'a> {
             match missed {
                 Missed::Full => {
                     self.stage.slot();
+                    if let Some(picked) = self.line_up().await? {
+                        return Ok(picked);
+                    }
+                }
+                Missed::FullAndSilent => {
+                    self.stage.slot();
                     drop(timeout(SLOT_PACE, news.comes()).await);
                 }
                 Missed::Tried if self.last.as_ref().is_some_and(|it| it.worth_repeating) => {
@@ -185,6 +192,28 @@ impl<'a> Attempts<'a> {
                 Missed::Bleak | Missed::Pending | Missed::Tried => {
                     self.wait_up_to(Duration::MAX).await?;
                 }
+            }
+        }
+    }
+
+    /// Waits in line for a slot; `None` once it is not for want of one that nobody is picked.
+    async fn line_up(&mut self) -> Result<Option<Picked>, Status> {
+        let Some(news) = &mut self.news else { return Ok(None) };
+        let mut line = Line::default();
+        loop {
+            line.stand_at(&self.call.candidates(&self.tried));
+            tokio::select! {
+                biased;
+                // Refused where another call of the same client chose another provider first.
+                picked = line.turn() => return Ok(self.call.accept(picked).ok()),
+                () = news.comes() => {}
+            }
+            self.call.service().pool.check_under_way()?;
+            match self.call.pick(&self.tried) {
+                Ok(picked) => return Ok(Some(picked)),
+                // Who could have given a slot may be others now: the places at those that stay are kept.
+                Err(Missed::Full) => {}
+                Err(_) => return Ok(None),
             }
         }
     }

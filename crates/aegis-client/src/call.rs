@@ -1,5 +1,6 @@
 use std::sync::{Arc, OnceLock};
 
+use aegis_core::NodeId;
 use aegis_transport::deadline::Deadline;
 use aegis_transport::timeout::{self, GRPC_TIMEOUT};
 use http::request::Parts;
@@ -111,7 +112,7 @@ impl Call {
     }
 
     /// Picks a provider that is not among `tried`.
-    pub(crate) fn pick(&self, tried: &[aegis_core::NodeId]) -> Result<Picked, Missed> {
+    pub(crate) fn pick(&self, tried: &[NodeId]) -> Result<Picked, Missed> {
         let service = self.service();
         let Some(pin) = &self.pin else {
             return service.view.load().pick(&service.balance, tried);
@@ -120,12 +121,24 @@ impl Call {
             return pick_pinned(provider, tried);
         }
         let picked = service.view.load().pick(&service.balance, tried)?;
-        let provider = pin.get_or_init(|| Arc::clone(&picked.provider));
-        if provider.node_id() == picked.provider.node_id() {
-            return Ok(picked);
+        self.accept(picked).or_else(|pinned| pick_pinned(pinned, tried))
+    }
+
+    /// Pins a client that is to be pinned by its first call to who was picked; fails with the provider that it is
+    /// pinned to already.
+    pub(crate) fn accept(&self, picked: Picked) -> Result<Picked, &Arc<Provider>> {
+        let Some(pin) = &self.pin else { return Ok(picked) };
+        let pinned = pin.get_or_init(|| Arc::clone(&picked.provider));
+        if pinned.node_id() == picked.provider.node_id() { Ok(picked) } else { Err(pinned) }
+    }
+
+    /// The connected providers that the call may go to.
+    pub(crate) fn candidates(&self, tried: &[NodeId]) -> Vec<Arc<Provider>> {
+        if let Some(provider) = self.pinned_to() {
+            return vec![Arc::clone(provider)];
         }
-        // Another call of the same client chose first.
-        pick_pinned(provider, tried)
+        let view = self.service().view.load();
+        view.ready.iter().filter(|it| !tried.contains(it.node_id())).cloned().collect()
     }
 
     /// The node that every attempt has to go to.

@@ -59,6 +59,7 @@ mod error;
 mod explain;
 mod headers;
 mod limit;
+mod line;
 mod pool;
 mod replay;
 mod request;

@@ -35,6 +35,7 @@ pub(crate) struct Counts {
     pub(crate) calls: AtomicU64,
     pub(crate) moved: AtomicU64,
     pub(crate) over_budget: AtomicU64,
+    pub(crate) looks: AtomicU64,
 }
 
 impl Service {
@@ -57,6 +58,7 @@ impl Service {
     ///
     /// One at a time: the pool calls it under the lock of its services.
     pub(crate) fn look(&self, snapshot: &Snapshot) {
+        self.counts.looks.fetch_add(1, Ordering::Relaxed);
         let old = self.view.load();
         let known: HashMap<&NodeId, &Arc<Provider>> =
             old.providers.iter().map(|it| (it.node_id(), it)).collect();
@@ -68,7 +70,7 @@ impl Service {
             Arc::clone(provider)
         });
         let new = View::new(providers.collect(), snapshot.is_synced());
-        // Slots that become free are changes too: they wake those who wait for one, and nobody else.
+        // Most changes concern other services.
         if !new.is_same(&old) {
             self.publish(new);
         }

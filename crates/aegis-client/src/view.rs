@@ -49,7 +49,7 @@ impl Provider {
         self.link.node_id()
     }
 
-    fn picked(self: &Arc<Self>, slot: Slot) -> Picked {
+    pub(crate) fn picked(self: &Arc<Self>, slot: Slot) -> Picked {
         self.picks.fetch_add(1, Ordering::Relaxed);
         Picked { slot, provider: Arc::clone(self) }
     }
@@ -93,6 +93,8 @@ pub(crate) enum Missed {
     Bleak,
     /// Each stream that the connected ones allow is in use.
     Full,
+    /// The same, and none of them answers PINGs.
+    FullAndSilent,
     /// A connection or the first sync is under way.
     Pending,
     /// Those that are connected have had this request.
@@ -170,10 +172,14 @@ impl View {
 /// Picks the one provider a client is pinned to.
 pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<Picked, Missed> {
     let mut seen = Seen::default();
-    for acquire in [Link::try_acquire, Link::try_acquire_stalled] {
-        if let Some(picked) = take(provider, acquire, tried, &mut seen) {
-            return Ok(picked);
-        }
+    if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
+        return Ok(picked);
+    }
+    if seen.full {
+        return Err(Missed::Full);
+    }
+    if let Some(picked) = take(provider, Link::try_acquire_stalled, tried, &mut seen) {
+        return Ok(picked);
     }
     // The link itself was asked just now, so it also knows whether what was lost comes back.
     let outlook = match provider.link.status() {
@@ -215,7 +221,7 @@ struct Seen {
 impl Seen {
     fn missed(&self, outlook: Outlook) -> Missed {
         if self.full {
-            Missed::Full
+            Missed::FullAndSilent
         } else if self.tried {
             Missed::Tried
         } else if self.lost || outlook != Outlook::Bleak {

@@ -7,9 +7,11 @@ use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
 use aegis_tls::TlsOptions;
+use aegis_transport::Settings;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
-use crate::mesh::{Mesh, PATIENCE, call_many, fill, identity};
+use crate::mesh::{Mesh, PATIENCE, call, call_many, fill, identity, request, send};
 use crate::provider::{Act, Provider};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,6 +142,55 @@ async fn calls_wait_for_a_slot_of_the_only_provider() {
     let (_pool, client) = mesh.connected(&[&provider]).await;
     let counts = call_many(&client, 100).await.unwrap();
     assert_eq!(counts, BTreeMap::from([("narrow".to_owned(), 100)]));
+}
+
+// On one thread, where a call that was spawned has lined up before the next one is.
+#[tokio::test]
+async fn a_free_slot_goes_to_the_call_that_has_waited_longest_and_concerns_nobody_else() {
+    const WAITING: usize = 50;
+    let mesh = Mesh::new();
+    let provider = Provider::with_streams(&mesh, "narrow", 1).await;
+    let mut settings = Settings::default();
+    settings.connections = 1;
+    let addresses = [("narrow", provider.address)];
+    let pool = mesh.builder(&addresses).settings(settings).build().unwrap();
+    let client = identity(&pool);
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    provider.once(Act::Hang);
+    let mut hanging = JoinSet::new();
+    hanging.spawn({
+        let client = client.clone();
+        async move { drop(call(&client).await) }
+    });
+    eventually(PATIENCE, || match provider.requests() {
+        1 => Ok(()),
+        _ => Err("the call that hangs has not arrived"),
+    })
+    .await;
+    let mut calls = Vec::new();
+    for number in 0..WAITING {
+        let (caller, mut request) = (client.clone(), request());
+        request.metadata_mut().insert("number", number.to_string().parse().unwrap());
+        calls.push(tokio::spawn(async move { send(&caller, request).await }));
+        while client.explain().calls < 2 + number as u64 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(provider.requests(), 1);
+    let before = client.explain().looks;
+    hanging.shutdown().await;
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), "narrow");
+    }
+    let numbers: Vec<_> =
+        provider.all_headers().iter().skip(1).map(|it| it["number"].clone()).collect();
+    let in_order: Vec<_> = (0..WAITING).map(|number| number.to_string()).collect();
+    assert_eq!(numbers, in_order);
+    // Nor does one that nobody waits for.
+    for _ in 0..10 {
+        call(&client).await.unwrap();
+    }
+    assert_eq!(client.explain().looks, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -152,7 +152,12 @@ impl Provider {
 
     /// The headers of the last request.
     pub(crate) fn last_headers(&self) -> HeaderMap {
-        self.state.headers.lock().unwrap().last().expect("a request").clone()
+        self.all_headers().pop().expect("a request")
+    }
+
+    /// The headers of each request, in the order of their arrival.
+    pub(crate) fn all_headers(&self) -> Vec<HeaderMap> {
+        self.state.headers.lock().unwrap().clone()
     }
 
     /// Closes the port and every connection, and waits until that is done.

@@ -129,6 +129,7 @@ mod tests {
             calls: 3,
             moved: 2,
             over_budget: 1,
+            looks: 0,
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Explanation {
     pub moved: u64,
     /// Requests that a provider refused and that the budget did not let move again.
     pub over_budget: u64,
+    /// How often the pool looked at the providers anew, because the directory or a connection changed. Calls, and
+    /// streams that become free, do not add to it.
+    pub looks: u64,
 }
 
 /// A node that advertises the service.
@@ -174,6 +177,7 @@ pub(crate) fn explain(
         calls: count(|counts| &counts.calls),
         moved: count(|counts| &counts.moved),
         over_budget: count(|counts| &counts.over_budget),
+        looks: count(|counts| &counts.looks),
     }
 }
 
