@@ -56,7 +56,7 @@ fn an_expired_record_bars_an_older_one_that_was_never_seen_until_none_can_be_val
     replica.merge(verified(&short), short.issued_at);
     assert_eq!(replica.expire(NOW.saturating_add(HOUR)), 1);
     // From somebody who did not hear of the short one.
-    let almost = NOW.saturating_add(LEASE - HOUR);
+    let almost = NOW.saturating_add(11 * HOUR);
     replica.expire(almost);
     assert!(!replica.wants(long.key(), long.precedence(), long.body_hash()));
     assert!(matches!(replica.merge(long.clone(), almost), Merged::Known));
