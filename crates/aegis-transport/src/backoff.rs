@@ -15,6 +15,8 @@ pub(crate) struct Attempts {
     given_up: bool,
     /// Connections in a row that ended before they were steady.
     short_lived: u32,
+    /// A connection has ended since the last one was made.
+    broken: bool,
 }
 
 /// So many connections in a row may be short-lived: a process that restarts, say, and is sent away once more.
@@ -59,7 +61,8 @@ impl Attempts {
         *self = Self { short_lived: self.short_lived, ..Self::default() };
     }
 
-    /// An established connection ended: how long to wait for the next dial, and what to log.
+    /// An established connection ended: how long to wait for the next dial, and what to log; `None` where that is settled,
+    /// since another one ended before it and none was made since: what breaks together is one event.
     ///
     /// The successor of one that the peer ended in order is dialled at once; that of a broken one at random within `redial`,
     /// so that the clients of a restarted server do not all come in the same moment.
@@ -70,11 +73,18 @@ impl Attempts {
         lived: Duration,
         orderly: bool,
         chance: f64,
-    ) -> (Duration, Say) {
+    ) -> Option<(Duration, Say)> {
+        if self.broken {
+            if settings.steady <= lived {
+                self.short_lived = 1;
+            }
+            return None;
+        }
         let short_lived = if settings.steady <= lived { 0 } else { self.short_lived };
         // Failures before this were about further connections.
-        *self = Self { short_lived: short_lived.saturating_add(1), ..Self::default() };
-        match self.short_lived {
+        *self =
+            Self { short_lived: short_lived.saturating_add(1), broken: true, ..Self::default() };
+        Some(match self.short_lived {
             1 if orderly => (Duration::ZERO, Say::Nothing),
             ..=EXCUSED => (settings.redial.min(LONGEST).mul_f64(chance), Say::Nothing),
             more => {
@@ -82,7 +92,7 @@ impl Attempts {
                 let say = if steps == 0 { Say::First } else { Say::Nothing };
                 (grown(settings, steps, chance), say)
             }
-        }
+        })
     }
 
     /// Addresses or record changed: everything starts again.
@@ -148,7 +158,9 @@ mod tests {
         let (settings, mut attempts) = (Backoff::default(), Attempts::default());
         let long = settings.steady;
         for (orderly, wait) in [(true, Duration::ZERO), (false, settings.redial / 2)] {
-            assert_eq!(attempts.ended(&settings, long, orderly, 0.5), (wait, Say::Nothing));
+            attempts.connected();
+            let ended = attempts.ended(&settings, long, orderly, 0.5);
+            assert_eq!(ended, Some((wait, Say::Nothing)));
             assert_eq!(attempts.failures(), 0);
         }
         for (wait, say, failures) in [
@@ -157,7 +169,10 @@ mod tests {
             (SECOND.mul_f64(1.6), Say::Nothing, 2),
         ] {
             attempts.connected();
-            assert_eq!(attempts.ended(&settings, Duration::ZERO, true, 0.5), (wait, say));
+            let ended = attempts.ended(&settings, Duration::ZERO, true, 0.5);
+            assert_eq!(ended, Some((wait, say)));
+            // One that breaks with it changes nothing.
+            assert_eq!(attempts.ended(&settings, Duration::ZERO, true, 0.5), None);
             assert_eq!(attempts.failures(), failures);
         }
     }
@@ -167,7 +182,7 @@ mod tests {
         let (settings, mut attempts) = (Backoff::default(), Attempts::default());
         let mut now = Instant::now();
         let broke = now;
-        now += attempts.ended(&settings, settings.steady, false, 1.0).0;
+        now += attempts.ended(&settings, settings.steady, false, 1.0).unwrap().0;
         now += attempts.failed(&settings, now, 1.0).0;
         assert!(now - broke < Duration::from_secs(3));
     }

@@ -10,7 +10,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::dial::{Dialled, Dialler};
+use crate::dial::Dialler;
 use crate::error::DialError;
 use crate::keeper::Keeper;
 use crate::link::Link;
@@ -107,7 +107,7 @@ impl Connections {
     /// Outside a tokio runtime.
     pub fn link(&self, target: Target) -> Link {
         let Target { node: id, addresses, foreign } = target;
-        let (node, known) = self.hold(id, &addresses, foreign, None);
+        let (node, known) = self.hold(id, &addresses, foreign);
         if known {
             node.set_addresses(addresses);
         }
@@ -117,6 +117,7 @@ impl Connections {
     /// Dials an address of which it is not known who listens there, learns the node's id and keeps the connection under it.
     ///
     /// Any member of the own trust domain may answer. There is no retry: the caller knows what a seed is worth.
+    /// The link is connected when it is returned, unless the peer has gone away already.
     ///
     /// # Cancel safety
     ///
@@ -139,18 +140,24 @@ impl Connections {
         if id == *ways.tls.spiffe_id().node_id() {
             return Err(DialError::OwnNode { address: address.clone() });
         }
-        let (node, _) = self.hold(id, &addresses, false, Some(dialled));
-        Ok(Link::held(node, ways.settings.wait))
+        let (node, _) = self.hold(id, &addresses, false);
+        let taken_over = node.adopt(dialled);
+        let link = Link::held(node, ways.settings.wait);
+        let mut changes = link.changes();
+        let closed = async {
+            while !self.is_closed() {
+                changes.changed().await;
+            }
+        };
+        tokio::select! {
+            // Says so by dropping its end.
+            _ = taken_over => Ok(link),
+            () = closed => Err(DialError::Closed),
+        }
     }
 
     /// The node with one more hold on it, and whether it was known.
-    fn hold(
-        &self,
-        id: NodeId,
-        addresses: &[Address],
-        foreign: bool,
-        adopted: Option<Dialled>,
-    ) -> (Arc<Node>, bool) {
+    fn hold(&self, id: NodeId, addresses: &[Address], foreign: bool) -> (Arc<Node>, bool) {
         let owner = &self.owner;
         // The entry is locked until the hold is taken: its keeper cannot end in between.
         let (node, known) = match owner.registry.nodes.entry(id) {
@@ -174,9 +181,6 @@ impl Connections {
                 (node, false)
             }
         };
-        if let Some(dialled) = adopted {
-            node.adopt(dialled);
-        }
         if !known {
             owner.keep(&node);
         }

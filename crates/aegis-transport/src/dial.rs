@@ -116,9 +116,12 @@ impl Dialler {
             .handshake::<_, Bytes>(stream)
             .await?;
         poll_fn(|cx| match Pin::new(&mut http2).poll(cx) {
+            // One that greeted and left in one breath is connected; its driver will see that it is gone.
+            Poll::Ready(Ok(())) | Poll::Pending if 0 < sender.current_max_send_streams() => {
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Ok(())) => Poll::Ready(Err("it closed the connection".into())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(BoxError::from(error))),
-            Poll::Pending if 0 < sender.current_max_send_streams() => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
         })
         .await?;

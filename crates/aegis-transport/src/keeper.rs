@@ -15,7 +15,7 @@ use crate::driver::Driver;
 use crate::error::DialError;
 use crate::keepalive::Watchdog;
 use crate::network::BoxFuture;
-use crate::node::{Dialling, Node};
+use crate::node::{Adopted, Dialling, Node};
 use crate::signals::Counters;
 use crate::task::report;
 
@@ -103,7 +103,10 @@ impl Keeper {
             self.not_before = now;
             self.last_error = None;
         }
-        for dialled in self.node.take_adopted() {
+        // Dropped, and with that told, when the connections are published below.
+        let mut told = Vec::new();
+        for Adopted { dialled, known } in self.node.take_adopted() {
+            told.push(known);
             if self.node.is_wanted() && self.needs_more() {
                 self.keep(dialled, now);
             }
@@ -123,6 +126,7 @@ impl Keeper {
         let spare = self.drop_spare(now);
         let dial = self.dial_if_needed(now);
         self.publish();
+        drop(told);
         [spare, dial].into_iter().flatten().min()
     }
 
@@ -152,7 +156,9 @@ impl Keeper {
             tracing::debug!(%node, %address, reason = &*reason, "a connection was lost");
         }
         let pace = &self.dialler.settings.backoff;
-        let (wait, say) = self.attempts.ended(pace, lived, orderly, fastrand::f64());
+        let Some((wait, say)) = self.attempts.ended(pace, lived, orderly, fastrand::f64()) else {
+            return;
+        };
         self.not_before = later(now, wait);
         self.last_error = None;
         if 0 < self.attempts.failures() {
@@ -248,12 +254,6 @@ impl Keeper {
     fn dialled(&mut self, outcome: Result<Dialled, DialError>, now: Instant) {
         match outcome {
             Ok(dialled) => {
-                if std::mem::take(&mut self.said_down) {
-                    tracing::info!(node = %self.node.id, address = %dialled.address, "node is reachable again");
-                }
-                self.attempts.connected();
-                self.last_error = None;
-                self.last_good = Some(dialled.address.clone());
                 self.keep(dialled, now);
             }
             Err(error) => {
@@ -294,6 +294,12 @@ impl Keeper {
 
     fn keep(&mut self, dialled: Dialled, now: Instant) {
         let Dialled { sender, http2, heard, address, .. } = dialled;
+        if std::mem::take(&mut self.said_down) {
+            tracing::info!(node = %self.node.id, %address, "node is reachable again");
+        }
+        self.attempts.connected();
+        self.last_error = None;
+        self.last_good = Some(address.clone());
         let signals = &self.node.signals;
         Counters::add(&signals.counters.connected);
         let settings = &self.dialler.settings;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aegis_core::{Address, NodeId};
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::connection::Connection;
@@ -26,8 +26,14 @@ pub(crate) struct Node {
     /// Counts what makes the keeper forget its failures.
     news: AtomicU64,
     /// Connections that were made without knowing that they would lead here.
-    adopted: Mutex<Vec<Dialled>>,
+    adopted: Mutex<Vec<Adopted>>,
     dialling: Mutex<Dialling>,
+}
+
+/// A connection on its way to the keeper; dropped once the keeper has made it known.
+pub(crate) struct Adopted {
+    pub(crate) dialled: Dialled,
+    pub(crate) known: oneshot::Sender<()>,
 }
 
 /// What the keeper is doing about a node without a connection.
@@ -98,9 +104,12 @@ impl Node {
         self.signals.wake_keeper();
     }
 
-    pub(crate) fn adopt(&self, dialled: Dialled) {
-        lock(&self.adopted).push(dialled);
+    /// Hands a connection to the keeper, and says when that has taken it over.
+    pub(crate) fn adopt(&self, dialled: Dialled) -> oneshot::Receiver<()> {
+        let (known, taken_over) = oneshot::channel();
+        lock(&self.adopted).push(Adopted { dialled, known });
         self.signals.wake_keeper();
+        taken_over
     }
 
     // For the keeper.
@@ -117,7 +126,7 @@ impl Node {
         self.news.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn take_adopted(&self) -> Vec<Dialled> {
+    pub(crate) fn take_adopted(&self) -> Vec<Adopted> {
         std::mem::take(&mut *lock(&self.adopted))
     }
 

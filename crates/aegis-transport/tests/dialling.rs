@@ -7,7 +7,9 @@ use aegis_tls::AcceptError;
 use aegis_transport::{DialError, Link, LinkStatus, Target, Unavailable};
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Kind, Server, assert_connected, eventually, full, request, slot};
+use crate::support::{
+    Client, Kind, Server, assert_connected, collect, eventually, full, request, slot,
+};
 
 #[track_caller]
 fn backoff(status: LinkStatus) -> (u32, std::sync::Arc<DialError>) {
@@ -277,4 +279,116 @@ async fn two_links_to_one_node_share_its_connection() {
     let held = two.try_acquire().unwrap();
     assert_eq!((server.dials(), two.in_flight()), (1, 1));
     drop(held);
+}
+
+#[tokio::test]
+async fn the_longest_durations_are_for_ever() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| {
+        let longest = Duration::MAX;
+        for it in [
+            &mut settings.dial_limit,
+            &mut settings.spare_idle,
+            &mut settings.wait,
+            &mut settings.keepalive.dead_after,
+            &mut settings.backoff.first,
+            &mut settings.backoff.limit,
+            &mut settings.backoff.redial,
+            &mut settings.backoff.steady,
+            &mut settings.backoff.give_up_after,
+            &mut settings.backoff.give_up_pace,
+        ] {
+            *it = longest;
+        }
+        for pace in [
+            &mut settings.keepalive.busy,
+            &mut settings.keepalive.idle,
+            &mut settings.keepalive.foreign,
+        ] {
+            (pace.silence, pace.answer) = (longest, longest);
+        }
+    });
+    let link = client.link(&server);
+    let mut raw = server.greeted(10).await;
+    let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
+    let stream = raw.opened().await;
+    raw.answer(stream).await;
+    collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
+    // One that breaks is not dialled for long, and one that cannot be reached neither.
+    drop(raw);
+    eventually(|| (!link.is_connected()).then_some(())).await;
+    let dead = vec!["127.0.0.1:1".parse().unwrap()];
+    let link = client.connections.link(Target::new("dead".parse().unwrap(), dead));
+    assert_eq!(backoff(link.settled().await).0, 1);
+
+    let client = Client::with(&ca, |it| {
+        it.backoff.give_up_after = Duration::ZERO;
+        it.backoff.give_up_pace = Duration::MAX;
+    });
+    let dead = vec!["127.0.0.1:1".parse().unwrap()];
+    let link = client.connections.link(Target::new("dead".parse().unwrap(), dead));
+    assert_eq!(backoff(link.settled().await).0, 1);
+}
+
+#[tokio::test]
+async fn a_seed_is_connected_when_it_is_there_whatever_was_thought_of_the_node() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |it| it.backoff.first = Duration::from_secs(60));
+    let dead = vec!["127.0.0.1:1".parse().unwrap()];
+    let link = client.connections.link(Target::new(server.id(), dead));
+    backoff(link.settled().await);
+    let address = server.address();
+    let seed = async {
+        let link = client.connections.dial_seed(&address).await.unwrap();
+        (link.try_acquire().map(drop), link)
+    };
+    let ((slot, seed), mut raw) = tokio::join!(seed, server.greeted(10));
+    assert_eq!(slot, Ok(()));
+    assert_connected(&link.status());
+    // It is one more attempt that went well.
+    drop(link);
+    raw.ping().await;
+    assert_connected(&seed.status());
+}
+
+#[tokio::test]
+async fn connections_that_break_together_count_once() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |it| {
+        it.connections = 4;
+        it.backoff.redial = Duration::from_millis(10);
+        it.backoff.steady = Duration::from_secs(60);
+        it.backoff.first = Duration::from_secs(60);
+    });
+    let link = client.link(&server);
+    let (mut raws, mut held) = (Vec::new(), Vec::new());
+    for connections in 1..=4 {
+        raws.push(server.greeted(1).await);
+        eventually(|| (link.counters().connected == connections).then_some(())).await;
+        held.push(slot(&link).await);
+    }
+    drop(raws);
+    let mut raw = tokio::time::timeout(Duration::from_secs(2), server.greeted(10)).await.unwrap();
+    raw.ping().await;
+    assert_connected(&link.settled().await);
+    assert_eq!(link.counters().lost, 4);
+}
+
+#[tokio::test]
+async fn a_node_that_greets_and_leaves_in_one_breath_is_not_a_failed_dial() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |it| {
+        it.backoff.first = Duration::from_secs(60);
+        it.backoff.redial = Duration::from_millis(10);
+    });
+    let link = client.link(&server);
+    server.raw().await.settings_and_go_away(10).await;
+    let _raw = tokio::time::timeout(Duration::from_secs(2), server.greeted(10)).await.unwrap();
+    eventually(|| link.is_connected().then_some(())).await;
+    let counters = link.counters();
+    assert_eq!((counters.dial_failures, counters.dials), (0, 2));
 }
