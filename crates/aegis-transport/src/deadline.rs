@@ -1,14 +1,12 @@
 //! Ends a call, and the stream of its body, when its time is over: with `DEADLINE_EXCEEDED`, never with `CANCELLED`.
 //!
-//! Each end enforces the deadline for itself: a client with [`enforce`] and [`DeadlineBody`],
-//! a server with [`enforce`] and [`DeadlineTrailers`], which ends the response as a server ends one.
+//! For the client's side: [`enforce`] up to the head of the response, [`DeadlineBody`] from there on.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -161,84 +159,5 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-pin_project! {
-    /// A response body that ends with the trailers `grpc-status: 4` at its deadline, for the server's side.
-    ///
-    /// What it wraps, and with it the handler's stream, is dropped then.
-    pub struct DeadlineTrailers<B> {
-        #[pin]
-        body: Option<B>,
-        #[pin]
-        timer: Option<Sleep>,
-    }
-}
-
-impl<B> DeadlineTrailers<B> {
-    /// Wraps a response body; without a deadline it changes nothing and costs no timer.
-    pub fn new(body: B, deadline: Option<Deadline>) -> Self {
-        Self { body: Some(body), timer: deadline.map(|deadline| sleep_until(deadline.0)) }
-    }
-}
-
-impl<B> std::fmt::Debug for DeadlineTrailers<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let deadline = self.timer.as_ref().map(Sleep::deadline);
-        f.debug_struct("DeadlineTrailers").field("deadline", &deadline).finish_non_exhaustive()
-    }
-}
-
-impl<B: Body> Body for DeadlineTrailers<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let mut this = self.project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        let passed = match this.timer.as_mut().as_pin_mut() {
-            Some(timer) => timer.poll(cx).is_ready(),
-            None => false,
-        };
-        if !passed {
-            return body.poll_frame(cx);
-        }
-        let end = match body.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Some(frame),
-            Poll::Ready(None) => None,
-            _ => {
-                let mut trailers = HeaderMap::new();
-                // Only a message with bytes that no header takes can fail, and this one has none.
-                drop(Deadline::status().add_header(&mut trailers));
-                Some(Frame::trailers(trailers))
-            }
-        };
-        this.body.set(None);
-        Poll::Ready(end.map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match (&self.body, &self.timer) {
-            (Some(body), None) => body.size_hint(),
-            // It may be cut short.
-            (Some(body), Some(_)) => {
-                let mut hint = SizeHint::new();
-                if let Some(upper) = body.size_hint().upper() {
-                    hint.set_upper(upper);
-                }
-                hint
-            }
-            (None, _) => SizeHint::with_exact(0),
-        }
     }
 }
