@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use aegis_core::NodeId;
 use aegis_proto::mesh::v1 as wire;
@@ -19,6 +20,8 @@ pub(crate) const MAX_MESSAGE: usize = 4 << 20;
 /// How long an exchange may take, in the time of calls that take as long as one may: a peer must not hold us up by
 /// answering each of many calls just in time.
 const SLOW_CALLS: u32 = 10;
+/// Longer settings mean as much as this one, and cannot be added to a time without overflow.
+const LONGEST_CALL: Duration = Duration::from_secs(3_600);
 
 /// What a sync did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +47,13 @@ pub(crate) async fn exchange(
     let mut client = DirectoryServiceClient::new(link.channel())
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let end = Instant::now() + core.settings.call_timeout * SLOW_CALLS;
+    let call_timeout = core.settings.call_timeout.min(LONGEST_CALL);
+    let end = Instant::now() + call_timeout * SLOW_CALLS;
     let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce, now());
     let mut synced = Synced { node_id, news: 0, calls: 0, equal: false };
     loop {
         let mut message = Request::new(wire::SyncRequest::from(request));
-        let call_end = end.min(Instant::now() + core.settings.call_timeout);
+        let call_end = end.min(Instant::now() + call_timeout);
         message.set_timeout(call_end - Instant::now());
         let answer = timeout_at(call_end, client.sync(message))
             .await

@@ -10,7 +10,7 @@ pub struct Settings {
     pub limits: Limits,
     /// How often a member compares its directory with a peer's, ± 20 %. 1 s.
     pub sync_every: Duration,
-    /// How long one call of a sync may take. 3 s.
+    /// How long one call of a sync may take, and a tenth of what all of them may. 3 s.
     pub call_timeout: Duration,
     /// To how many peers news is pushed. 4.
     pub push_peers: usize,
@@ -26,7 +26,7 @@ pub struct Settings {
     pub seed_every: Duration,
     /// How many members an observer follows. 2.
     pub watched_members: usize,
-    /// Verified records per peer and second. 200.
+    /// Records per peer and second that are decoded and verified; those that are known already do not count. 200.
     pub verify_rate: u32,
     /// How often a node that lost its identity to another process looks whether that one is still there. 10 s.
     pub conflict_every: Duration,
