@@ -137,7 +137,7 @@ impl Link {
         }
     }
 
-    /// Reports when the status changes or a slot becomes free.
+    /// Reports when the status changes, and when a slot becomes free that nobody [waits for in line](Self::acquire).
     pub fn changes(&self) -> Changes {
         self.0.node.signals.changes()
     }

@@ -60,7 +60,8 @@ impl Signals {
     }
 }
 
-/// Says when a link's status changed or a full connection got room again.
+/// Says when a link's status changed or, of one link, that a full connection got room and nobody was in
+/// [line](crate::Link::acquire) for it.
 ///
 /// Changes may fold into one, and one may change nothing for you: look, and wait again.
 #[derive(Clone)]
