@@ -15,7 +15,8 @@ pub type BoxIo = Box<dyn Io>;
 
 /// Where byte streams come from: sockets ([`Tcp`]), or pipes in memory in tests.
 ///
-/// The only door of aegis to the outside; TLS and HTTP/2 always run above it.
+/// The only door of aegis to the outside; TLS and HTTP/2 always run above it. It is there for tests, `aegis-testing` above all:
+/// nothing in production needs another than [`Tcp`], and with [`Io`] and [`Listener`] it may change with any release.
 pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Opens a byte stream to an address; dropping the future gives the attempt up.
     ///
@@ -27,6 +28,8 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 }
 
 /// One byte stream.
+///
+/// Part of the test seam, see [`Network`]: its supertraits are tokio's, so whoever implements it depends on tokio 1 as aegis does.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
     /// The other end's socket address, where there is one.
     fn peer_addr(&self) -> Option<SocketAddr>;
@@ -36,6 +39,8 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 }
 
 /// Accepts byte streams; dropping it stops listening.
+///
+/// Part of the test seam, see [`Network`].
 pub trait Listener: Send + 'static {
     /// Waits for the next one.
     ///
