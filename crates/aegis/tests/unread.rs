@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use aegis::{Limits, ServiceInfo};
+use aegis::client::Settings;
+use aegis::{Limits, ServiceInfo, ServicePool};
 use aegis_testing::{TestMesh, eventually};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -17,7 +18,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 
-use crate::service::{Identity, LIMIT, ask, ready};
+use crate::service::{IDENTITY_V1, Identity, LIMIT, ask, ready};
 
 const UNREAD_V1: ServiceInfo = ServiceInfo::from_static("unread", "v1");
 const PIECE: usize = 16 * 1024;
@@ -74,12 +75,20 @@ fn request(method: &str, body: Body) -> Request<Body> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_streams_and_an_unread_upload_leave_the_connection_to_others() {
     let mesh = TestMesh::loopback();
-    // With 1,024 streams one connection carries all of it.
     let limits = Limits::default().max_streams(1_024);
     let a = mesh
         .serve("a", |node| Identity::new("a").on(node).service(UNREAD_V1, Unread).limits(limits))
         .await;
-    let pool = mesh.node("c").pool();
+    // A pool opens a further connection when three quarters of the streams are in use. Here all of it has to go over
+    // one: windows of 64 KiB let a connection carry 1,024 streams.
+    let mut settings = Settings::default();
+    settings.stream_window = 64 << 10;
+    let pool = ServicePool::builder()
+        .tls(mesh.ca().options("c", "test"))
+        .provider("a", a.local_addr().to_string(), [IDENTITY_V1, UNREAD_V1])
+        .settings(settings)
+        .build()
+        .unwrap();
     let identity = ready(&pool, 1).await;
     let before = p99(&identity).await;
 
