@@ -15,6 +15,23 @@ use crate::Explanation;
 /// | `Closed` | unavailable | the caller: it closed the pool |
 /// | `NoProviders`, `NotReady`, `PinLost` | unavailable | the operator, or a retry |
 /// | `NoTlsConfig` | internal | the operator |
+///
+/// # What it tells, and to whom
+/// The text, and that of the status, is for the process that made the call: node ids, addresses, and why each could
+/// not be reached. The same holds for the statuses of calls that failed with a node. A handler that returns such a
+/// status with `?` tells all that to its own caller. Where the caller must not know, map it:
+///
+/// ```
+/// # use tonic::Status;
+/// # fn log(_: &Status) {}
+/// # fn example(answer: Result<(), Status>) -> Result<(), Status> {
+/// let answer = answer.map_err(|status| {
+///     log(&status);
+///     Status::new(status.code(), "the identity service cannot be called")
+/// })?;
+/// # Ok(answer)
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -75,6 +92,7 @@ impl Error {
 }
 
 impl From<Error> for Status {
+    /// With all that the error says, for our own caller: see [`Error`] on handlers that pass it on.
     fn from(error: Error) -> Self {
         // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
         let text = chain(&error);
