@@ -116,6 +116,7 @@ impl PoolBuilder {
     }
 
     /// Where byte streams come from (TCP); tests put pipes in memory here.
+    #[doc(hidden)]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
         self.network = network;
         self

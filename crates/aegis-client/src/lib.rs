@@ -78,3 +78,6 @@ pub use explain::{Candidate, Explanation, Verdict};
 pub use headers::{NOT_SERVED, REFUSED_HEADER, SERVICE_HEADER};
 pub use pool::ServicePool;
 pub use request::RequestExt;
+
+#[doc(inline)]
+pub use aegis_transport::{Backoff, Keepalive, Pace, Settings};

@@ -7,11 +7,10 @@ use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
 use aegis_tls::TlsOptions;
-use aegis_transport::Settings;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::mesh::{Mesh, PATIENCE, call, call_many, fill, identity, request, send};
+use crate::mesh::{Mesh, PATIENCE, call, call_many, fill, identity, one_connection, request, send};
 use crate::provider::{Act, Provider};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,10 +149,8 @@ async fn a_free_slot_goes_to_the_call_that_has_waited_longest_and_concerns_nobod
     const WAITING: usize = 50;
     let mesh = Mesh::new();
     let provider = Provider::with_streams(&mesh, "narrow", 1).await;
-    let mut settings = Settings::default();
-    settings.connections = 1;
     let addresses = [("narrow", provider.address)];
-    let pool = mesh.builder(&addresses).settings(settings).build().unwrap();
+    let pool = mesh.builder(&addresses).settings(one_connection()).build().unwrap();
     let client = identity(&pool);
     client.wait_ready(1, PATIENCE).await.unwrap();
     provider.once(Act::Hang);

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aegis_client::{ServiceClient, ServicePool, Verdict};
+use aegis_client::{ServiceClient, ServicePool, Settings, Verdict};
 use aegis_core::NodeId;
 use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
 use aegis_testing::{TestMesh, eventually};
 use aegis_tls::Subject;
 use aegis_topology::{Description, Label, NodeEntry, Publisher, Root, ServiceEntry};
-use aegis_transport::{Connections, Settings, Tcp};
+use aegis_transport::{Connections, Tcp};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 
 use crate::mesh::{
-    Client, IDENTITY, Mesh, PATIENCE, assert_status, call, call_many, identity, send, timed,
+    Client, IDENTITY, Mesh, PATIENCE, assert_status, call, call_many, identity, one_connection,
+    send, timed,
 };
 use crate::provider::Provider;
 use crate::raw::{Raw, RawPeer};
@@ -107,7 +108,9 @@ async fn silent_providers_take_turns_where_there_is_no_other() {
 async fn calls_wait_for_a_stream_of_the_only_provider_although_it_is_silent() {
     let mesh = Mesh::new();
     let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 1 }).await;
-    let pool = mesh.builder(&[("silent", silent.address)]).build().unwrap();
+    let addresses = [("silent", silent.address)];
+    // Or a second connection is made before it falls silent.
+    let pool = mesh.builder(&addresses).settings(one_connection()).build().unwrap();
     let client = identity(&pool);
     client.wait_ready(1, PATIENCE).await.unwrap();
     let pinned = client.pinned().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use aegis_client::{PoolBuilder, ServiceChannel, ServiceClient, ServicePool, Verdict};
+use aegis_client::{PoolBuilder, ServiceChannel, ServiceClient, ServicePool, Settings, Verdict};
 use aegis_core::{NodeId, ServiceInfo};
 use aegis_proto::identity::v1::ValidateSessionRequest;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
@@ -63,6 +63,13 @@ impl Mesh {
         client.wait_ready(providers.len(), PATIENCE).await.unwrap();
         (pool, client)
     }
+}
+
+/// No second connection comes beside a full one.
+pub(crate) fn one_connection() -> Settings {
+    let mut settings = Settings::default();
+    settings.connections = 1;
+    settings
 }
 
 pub(crate) fn identity(pool: &ServicePool) -> ServiceClient<Client> {
