@@ -15,7 +15,7 @@ use crate::error::DialError;
 use crate::keeper::Keeper;
 use crate::link::Link;
 use crate::network::Network;
-use crate::node::Node;
+use crate::node::{Adopted, Node};
 use crate::settings::Settings;
 use crate::signals::Changes;
 use crate::task::report;
@@ -107,7 +107,7 @@ impl Connections {
     /// Outside a tokio runtime.
     pub fn link(&self, target: Target) -> Link {
         let Target { node: id, addresses, foreign } = target;
-        let (node, known) = self.hold(id, &addresses, foreign);
+        let (node, known) = self.hold(id, &addresses, foreign, None);
         if known {
             node.set_addresses(addresses);
         }
@@ -140,8 +140,8 @@ impl Connections {
         if id == *ways.tls.spiffe_id().node_id() {
             return Err(DialError::OwnNode { address: address.clone() });
         }
-        let (node, _) = self.hold(id, &addresses, false);
-        let taken_over = node.adopt(dialled);
+        let (adopted, taken_over) = Adopted::new(dialled);
+        let (node, _) = self.hold(id, &addresses, false, Some(adopted));
         let link = Link::held(node, ways.settings.wait);
         let mut changes = link.changes();
         let closed = async {
@@ -157,7 +157,13 @@ impl Connections {
     }
 
     /// The node with one more hold on it, and whether it was known.
-    fn hold(&self, id: NodeId, addresses: &[Address], foreign: bool) -> (Arc<Node>, bool) {
+    fn hold(
+        &self,
+        id: NodeId,
+        addresses: &[Address],
+        foreign: bool,
+        adopted: Option<Adopted>,
+    ) -> (Arc<Node>, bool) {
         let owner = &self.owner;
         // The entry is locked until the hold is taken: its keeper cannot end in between.
         let (node, known) = match owner.registry.nodes.entry(id) {
@@ -181,6 +187,10 @@ impl Connections {
                 (node, false)
             }
         };
+        // Before its keeper starts, which would dial it once more.
+        if let Some(adopted) = adopted {
+            node.adopt(adopted);
+        }
         if !known {
             owner.keep(&node);
         }

@@ -109,7 +109,7 @@ impl Link {
     ///
     /// Waits as long as it takes, also while the node is not connected, does not answer or was closed:
     /// whoever has other ways or a deadline races it with them and with [`changes`](Self::changes).
-    /// It does not keep the link.
+    /// It does not keep the link, and it has to be polled as long as it lives: a slot that was given to it waits inside.
     ///
     /// # Cancel safety
     ///

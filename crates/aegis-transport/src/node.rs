@@ -36,6 +36,14 @@ pub(crate) struct Adopted {
     pub(crate) known: oneshot::Sender<()>,
 }
 
+impl Adopted {
+    /// With what ends when the keeper has taken it over.
+    pub(crate) fn new(dialled: Dialled) -> (Self, oneshot::Receiver<()>) {
+        let (known, taken_over) = oneshot::channel();
+        (Self { dialled, known }, taken_over)
+    }
+}
+
 /// What the keeper is doing about a node without a connection.
 #[derive(Debug, Clone)]
 pub(crate) enum Dialling {
@@ -104,12 +112,9 @@ impl Node {
         self.signals.wake_keeper();
     }
 
-    /// Hands a connection to the keeper, and says when that has taken it over.
-    pub(crate) fn adopt(&self, dialled: Dialled) -> oneshot::Receiver<()> {
-        let (known, taken_over) = oneshot::channel();
-        lock(&self.adopted).push(Adopted { dialled, known });
+    pub(crate) fn adopt(&self, adopted: Adopted) {
+        lock(&self.adopted).push(adopted);
         self.signals.wake_keeper();
-        taken_over
     }
 
     // For the keeper.

@@ -392,3 +392,18 @@ async fn a_node_that_greets_and_leaves_in_one_breath_is_not_a_failed_dial() {
     let counters = link.counters();
     assert_eq!((counters.dial_failures, counters.dials), (0, 2));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_seed_is_not_dialled_a_second_time_by_its_keeper() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    for round in 1..=20 {
+        let client = Client::new(&ca);
+        let address = server.address();
+        let (seed, mut raw) =
+            tokio::join!(client.connections.dial_seed(&address), server.greeted(10));
+        let seed = seed.unwrap();
+        raw.ping().await;
+        assert_eq!((server.dials(), seed.counters().dials), (round, 0));
+    }
+}
