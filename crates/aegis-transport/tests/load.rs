@@ -38,13 +38,16 @@ async fn serve(mut http2: Http2, answered: Arc<AtomicU64>) {
 }
 
 /// One call, moved to the next connection as often as it was never sent.
-async fn call(link: &Link) {
+async fn call(link: &Link, in_line: bool) {
     let mut changes = link.changes();
     loop {
         let slot = match link.try_acquire() {
             Ok(slot) => slot,
             Err(Unavailable::Closed) => panic!("closed"),
-            // Nothing but what is reported wakes it, so that a report that is lost shows.
+            // Nothing but its turn or what is reported wakes it, so that one that is lost shows.
+            Err(_) if in_line => {
+                tokio::time::timeout(Duration::from_secs(5), link.acquire()).await.unwrap()
+            }
             Err(_) => {
                 tokio::time::timeout(Duration::from_secs(5), changes.changed()).await.unwrap();
                 continue;
@@ -66,6 +69,15 @@ async fn call(link: &Link) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_call_is_lost_or_made_twice_while_connections_come_and_go() {
+    check(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nor_when_they_wait_in_line() {
+    check(true).await;
+}
+
+async fn check(in_line: bool) {
     let ca = TestCa::new();
     let server = Arc::new(Server::start(&ca, "server-1").await);
     let client = Client::with(&ca, |settings| {
@@ -86,7 +98,7 @@ async fn no_call_is_lost_or_made_twice_while_connections_come_and_go() {
         let link = link.clone();
         callers.spawn(async move {
             for _ in 0..CALLS {
-                call(&link).await;
+                call(&link, in_line).await;
             }
         });
     }
