@@ -140,9 +140,9 @@ fn hang(client: &ServiceClient<Client>, calls: usize) -> JoinSet<()> {
 async fn until_stalled(client: &ServiceClient<Client>) {
     eventually(PATIENCE, || {
         let explanation = client.explain();
-        match explanation.candidates.iter().all(|it| matches!(it.verdict, Verdict::Stalled)) {
-            true => Ok(()),
-            false => Err(explanation.to_string()),
+        match explanation.candidates.iter().find(|it| !matches!(it.verdict, Verdict::Stalled)) {
+            None => Ok(()),
+            Some(other) => Err(other.to_string()),
         }
     })
     .await;
