@@ -1,8 +1,6 @@
 use std::fmt;
 
-use aegis_core::{Address, InvalidName, NodeId};
-
-use crate::error::chain;
+use aegis_core::{Address, Chain, InvalidName, NodeId};
 
 /// Why [`PoolBuilder::build`](crate::PoolBuilder::build) made no pool.
 ///
@@ -86,7 +84,7 @@ impl fmt::Display for Several<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} mistakes", self.0.len())?;
         for mistake in self.0 {
-            write!(f, "; {}", chain(mistake))?;
+            write!(f, "; {}", Chain::new(mistake))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-use aegis_core::{NodeId, ServiceInfo};
+use aegis_core::{Chain, NodeId, ServiceInfo};
 use tonic::Status;
 
 use crate::Explanation;
@@ -95,7 +95,7 @@ impl From<Error> for Status {
     /// With all that the error says, for our own caller: see [`Error`] on handlers that pass it on.
     fn from(error: Error) -> Self {
         // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
-        let text = chain(&error);
+        let text = Chain::new(&error).to_string();
         let mut status = match error {
             Error::NoTlsConfig { .. } => Self::internal(text),
             Error::Closed
@@ -106,22 +106,6 @@ impl From<Error> for Status {
         status.set_source(Arc::new(error));
         status
     }
-}
-
-/// An error and its causes, joined by colons.
-pub(crate) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Some errors repeat their cause.
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

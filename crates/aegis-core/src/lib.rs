@@ -17,6 +17,7 @@
 //! This crate does no I/O and knows nothing of TLS, gRPC or the directory.
 
 mod address;
+mod chain;
 mod domain;
 mod error;
 mod name;
@@ -25,6 +26,7 @@ mod printable;
 mod service;
 
 pub use address::Address;
+pub use chain::Chain;
 pub use domain::{SpiffeId, TrustDomain};
 pub use error::{InvalidName, NameKind};
 pub use node::{NodeId, NodeType};

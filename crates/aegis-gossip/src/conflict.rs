@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aegis_core::Address;
+use aegis_core::{Address, Chain};
 use aegis_proto::convert::decode_record;
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
@@ -10,7 +10,6 @@ use aegis_transport::Target;
 use tonic::Request;
 
 use crate::core::{Core, Met};
-use crate::inbox::chain;
 use crate::member::Shared;
 use crate::own::Own;
 
@@ -154,7 +153,7 @@ async fn ask_instance(core: &Core, own: &Own, addresses: Vec<Address>) -> Option
 
 fn report(published: Result<(), crate::PublishError>) {
     if let Err(error) = published {
-        let error = chain(&error);
+        let error = Chain::new(&error);
         tracing::warn!(%error, "cannot publish the own record");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aegis_core::NodeId;
+use aegis_core::{Chain, NodeId};
 use aegis_topology::{Budget, Refusal, SignedRecord, Timestamp};
 
 use crate::Settings;
@@ -175,7 +175,7 @@ impl Inbox {
         }
         if self.may_warn(&mut state, from, now) {
             drop(state);
-            let error = chain(refusal);
+            let error = Chain::new(refusal);
             tracing::warn!(node = %from, %error, "a peer sent a record that is refused");
         }
     }
@@ -239,22 +239,6 @@ impl Inbox {
 
 fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
-}
-
-/// An error and its causes, joined by colons.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Some errors repeat their cause.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

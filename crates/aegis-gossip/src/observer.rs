@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, Chain, NodeId};
 use aegis_proto::convert::records;
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 
 use crate::core::Core;
 use crate::exchange::{MAX_MESSAGE, Synced, exchange};
-use crate::inbox::{Origin, chain};
+use crate::inbox::Origin;
 use crate::seeds::{RETRY_GROWTH, Seeds, dial};
 use crate::settings::jittered;
 use crate::{Counters, Settings, SyncError, tasks};
@@ -117,7 +117,7 @@ async fn follow(shared: Arc<Shared>, at: usize) {
         for choice in round {
             let began = Instant::now();
             if let Err(error) = shared.follow_one(&choice).await {
-                tracing::debug!(?choice, error = %chain(&error), "cannot follow the directory here");
+                tracing::debug!(?choice, error = %Chain::new(&error), "cannot follow the directory here");
                 if let Choice::Seed(address) = &choice {
                     shared.failures.failed(&shared.core, address, &error);
                 }

@@ -1,14 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::Address;
+use aegis_core::{Address, Chain};
 use aegis_topology::SyncState;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::SyncError;
 use crate::exchange::{Synced, exchange};
-use crate::inbox::chain;
 use crate::member::Shared;
 use crate::own::Own;
 use crate::peers::Chosen;
@@ -118,7 +117,7 @@ async fn sync_with(shared: &Shared, peer: &Chosen) {
             shared.core.set_sync_state(SyncState::Complete);
         }
         Err(error) => {
-            tracing::debug!(node = %peer.link.node_id(), error = %chain(&error), "no sync");
+            tracing::debug!(node = %peer.link.node_id(), error = %Chain::new(&error), "no sync");
             peer.failed();
         }
     }
@@ -133,7 +132,7 @@ pub(crate) async fn renew(shared: Arc<Shared>) {
         match own.renew(&shared.core) {
             Ok(()) if trouble.ends() => tracing::info!("the own record can be signed again"),
             Err(error) if trouble.begins() => {
-                let error = chain(&error);
+                let error = Chain::new(&error);
                 tracing::warn!(%error, "cannot sign the own record again; it ends with its lease");
             }
             _ => {}

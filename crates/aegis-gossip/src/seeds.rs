@@ -1,13 +1,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aegis_core::Address;
+use aegis_core::{Address, Chain};
 use aegis_topology::{SyncFailure, SyncState};
 use aegis_transport::{DialError, Link};
 
 use crate::SyncError;
 use crate::clock::now;
 use crate::core::Core;
-use crate::inbox::chain;
 
 /// How much longer each wait for a seed is: a quarter of the time that it has been down, as processes start together
 /// in any order and the last one should not be waited for much longer than it takes.
@@ -52,7 +51,7 @@ impl Seeds {
     /// Notes that a seed failed; says so in the log the first time.
     pub(crate) fn failed(&self, core: &Core, address: &Address, error: &SyncError) {
         let mut state = self.lock();
-        let reason = chain(error);
+        let reason = Chain::new(error).to_string();
         let known = state.failures.iter().any(|failure| failure.address == *address);
         if !known {
             tracing::info!(%address, error = %reason, "cannot reach a seed yet, trying on");

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
+use aegis_client::REFUSED_HEADER;
 use aegis_transport::timeout;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -18,7 +19,6 @@ use tonic::body::Body;
 
 use crate::answer::write;
 use crate::connection::Shared;
-use crate::dispatch::REFUSED_HEADER;
 use crate::end::{End, late};
 use crate::message::Limited;
 use crate::request_body::RequestBody;

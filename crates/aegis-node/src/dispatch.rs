@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aegis_client::{NOT_SERVED, REFUSED_HEADER, SERVICE_HEADER};
 use aegis_core::ServiceInfo;
 use http::header::ALLOW;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -21,11 +22,6 @@ pub(crate) struct Route {
 /// Which handler serves which gRPC service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Routes(HashMap<&'static str, Route>);
-
-/// The header by which our client says which service and version it means (WIRE.md).
-const SERVICE_HEADER: &str = "aegis-service";
-/// The header of a refusal that a client may answer by trying another provider.
-pub(crate) const REFUSED_HEADER: &str = "aegis-refused";
 
 impl Routes {
     /// Adds a route; false where the name is taken.
@@ -109,9 +105,7 @@ impl Refusal {
                     None => format!("the header {SERVICE_HEADER} is not written name/version"),
                 };
                 let mut response = Status::unimplemented(message).into_http();
-                response
-                    .headers_mut()
-                    .insert(REFUSED_HEADER, HeaderValue::from_static("not-served"));
+                response.headers_mut().insert(REFUSED_HEADER, NOT_SERVED);
                 response
             }
             Self::Unknown { path } => {

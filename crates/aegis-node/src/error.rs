@@ -2,7 +2,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use aegis_core::{Address, InvalidName, NodeId, ServiceInfo};
+use aegis_core::{Address, Chain, InvalidName, NodeId, ServiceInfo};
 
 /// Why [`NodeBuilder::build`](crate::NodeBuilder::build) made no node.
 ///
@@ -102,12 +102,7 @@ impl fmt::Display for Several<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} mistakes", self.0.len())?;
         for mistake in self.0 {
-            write!(f, "; {mistake}")?;
-            let mut cause = mistake.source();
-            while let Some(error) = cause {
-                write!(f, ": {error}")?;
-                cause = error.source();
-            }
+            write!(f, "; {}", Chain::new(mistake))?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use aegis_core::Chain;
 use aegis_node::{Node, NodeBuilder, Server};
 use aegis_transport::{Network, Tcp};
 
@@ -103,7 +104,7 @@ impl TestMesh {
     pub async fn start(&self, builder: NodeBuilder) -> Server {
         let server = match built(builder).start().await {
             Ok(server) => server,
-            Err(error) => panic!("{}", chain(&error)),
+            Err(error) => panic!("{}", Chain::new(&error)),
         };
         self.seeds
             .lock()
@@ -117,11 +118,6 @@ impl TestMesh {
 fn built(builder: NodeBuilder) -> Node {
     match builder.build() {
         Ok(node) => node,
-        Err(error) => panic!("{}", chain(&error)),
+        Err(error) => panic!("{}", Chain::new(&error)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

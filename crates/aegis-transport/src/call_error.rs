@@ -2,12 +2,10 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, Chain, NodeId};
 use h2::Reason;
 use http::StatusCode;
 use tonic::{Code, Status};
-
-use crate::error::chain;
 
 /// Why a call got no response, or a response lost its body.
 ///
@@ -195,7 +193,7 @@ impl From<CallError> for Status {
         if let Cause::RequestBody(status) = error.cause {
             return status;
         }
-        let mut status = Self::new(error.code(), chain(&error));
+        let mut status = Self::new(error.code(), Chain::new(&error).to_string());
         status.set_source(Arc::new(error));
         status
     }

@@ -1,3 +1,4 @@
+use aegis_core::Chain;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::deadline::{Deadline, DeadlineBody, enforce};
-use crate::error::{Unavailable, chain};
+use crate::error::Unavailable;
 use crate::link::{Link, LinkStatus};
 use crate::network::BoxFuture;
 use crate::slot::Slot;
@@ -70,9 +71,12 @@ impl NodeChannel {
         let tired = patience.is_some_and(Deadline::has_passed);
         match (why, self.link.status()) {
             (Unavailable::Closed, _) => Some(Status::unavailable(why.to_string())),
-            (Unavailable::NotConnected, LinkStatus::Backoff { error, .. }) => Some(
-                Status::unavailable(format!("node {node} is not connected: {}", chain(&*error))),
-            ),
+            (Unavailable::NotConnected, LinkStatus::Backoff { error, .. }) => {
+                Some(Status::unavailable(format!(
+                    "node {node} is not connected: {}",
+                    Chain::new(&*error)
+                )))
+            }
             (Unavailable::Full, _) if tired => Some(Status::resource_exhausted(format!(
                 "every stream that node {node} allows has been in use for {:?}",
                 self.wait

@@ -1,3 +1,4 @@
+use aegis_core::Chain;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::connection::{Connection, Phase};
-use crate::error::chain;
 use crate::heard::Heard;
 use crate::keepalive::{Verdict, Watchdog};
 use crate::signals::Counters;
@@ -150,7 +150,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
             this.look_for_go_away(cx);
             this.connection.end(|| match outcome {
                 Ok(()) => "the peer closed it".to_owned(),
-                Err(error) => chain(&error),
+                Err(error) => Chain::new(&error).to_string(),
             });
             return Poll::Ready(Arc::clone(&this.connection));
         }

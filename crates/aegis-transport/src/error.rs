@@ -3,7 +3,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, Chain, NodeId};
 use aegis_tls::{ConnectError, Refusal};
 
 /// Why a node could not be connected.
@@ -105,24 +105,8 @@ impl DialError {
 
     /// The error with its causes, as one line for a log or a status.
     pub(crate) fn chain(&self) -> String {
-        chain(self)
+        Chain::new(self).to_string()
     }
-}
-
-/// An error and its causes, joined by colons.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        // Some errors repeat their cause.
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Why a link gives no slot now.

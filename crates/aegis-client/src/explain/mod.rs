@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use aegis_core::{Address, NodeId, ServiceInfo, ServiceVersion};
+use aegis_core::{Address, Chain, NodeId, ServiceInfo, ServiceVersion};
 use aegis_topology::{NodeState, ServiceEntry, Snapshot, SyncState};
 use aegis_transport::LinkStatus;
 
-use crate::error::chain;
 use crate::service::{Counts, Service};
 
 /// What a pool knows about a service: each candidate, and why it is or is not called.
@@ -195,7 +194,7 @@ impl From<LinkStatus> for Verdict {
             LinkStatus::Backoff { failures, retry_at, error, .. } => Self::Backoff {
                 failures,
                 retry_in: retry_at.saturating_duration_since(Instant::now()),
-                error: chain(&*error),
+                error: Chain::new(&*error).to_string(),
             },
             _ => Self::Closed,
         }
