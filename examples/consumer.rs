@@ -29,9 +29,27 @@ const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 /// How long calls may wait for providers to be connected.
 const READY: Duration = Duration::from_secs(5);
 
-const USAGE: &str = "usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT... [--address HOST:PORT]
-                [--wait-for N] [--calls N] [--concurrency C] [--rate R] [--duration S] [--deadline DURATION]
-                [--subscribe] [--no-wait] [--json]";
+const USAGE: &str = "\
+A node that calls identity/v1 and reports how the calls went, as one JSON object.
+
+usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT [options]
+
+  --id ID              the node's id, as its certificate has it
+  --type TYPE          what kind of node it is
+  --cert-dir DIR       certificates; a development CA makes what is missing
+  --join HOST:PORT     a node to learn the mesh from; may be repeated
+  --address HOST:PORT  listen as well (default: only call)
+  --wait-for N         begin when N providers are connected, at most after 5s (default: all that are known)
+  --no-wait            begin at once
+  --calls N            how many calls (default 1, or as many as --duration has time for)
+  --concurrency C      how many at once (default 1)
+  --rate R             calls a second (default: as fast as they go)
+  --duration DURATION  stop after this time
+  --deadline DURATION  of each call (default: none)
+  --subscribe          keep a stream of events open next to the calls
+  --json               nothing but the JSON object
+
+A DURATION is 500ms, 5s, 2m or plain seconds. Exit code 0 when no call failed.";
 
 struct Options {
     id: String,
@@ -270,18 +288,18 @@ fn parse() -> Outcome<Option<Options>> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("id") => id = Some(args::value(&mut parser)?),
-            Long("type") => node_type = Some(args::value(&mut parser)?),
-            Long("cert-dir") => cert_dir = Some(args::value(&mut parser)?),
-            Long("join") => join.push(args::value(&mut parser)?),
-            Long("address") => address = Some(args::value(&mut parser)?),
-            Long("wait-for") => wait_for = Some(args::value(&mut parser)?),
+            Long("id") => id = Some(args::value("id", &mut parser)?),
+            Long("type") => node_type = Some(args::value("type", &mut parser)?),
+            Long("cert-dir") => cert_dir = Some(args::value("cert-dir", &mut parser)?),
+            Long("join") => join.push(args::value("join", &mut parser)?),
+            Long("address") => address = Some(args::value("address", &mut parser)?),
+            Long("wait-for") => wait_for = Some(args::value("wait-for", &mut parser)?),
             Long("no-wait") => no_wait = true,
-            Long("calls") => calls = Some(args::value(&mut parser)?),
-            Long("concurrency") => concurrency = args::value(&mut parser)?,
-            Long("rate") => rate = Some(args::value(&mut parser)?),
-            Long("duration") => duration = Some(args::duration(&mut parser)?),
-            Long("deadline") => deadline = Some(args::duration(&mut parser)?),
+            Long("calls") => calls = Some(args::value("calls", &mut parser)?),
+            Long("concurrency") => concurrency = args::value("concurrency", &mut parser)?,
+            Long("rate") => rate = Some(args::value("rate", &mut parser)?),
+            Long("duration") => duration = Some(args::duration("duration", &mut parser)?),
+            Long("deadline") => deadline = Some(args::duration("deadline", &mut parser)?),
             Long("subscribe") => subscribe = true,
             Long("json") => json = true,
             Long("help") => return Ok(None),

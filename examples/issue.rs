@@ -13,7 +13,15 @@ use aegis::{NodeId, NodeType};
 use examples::args::{self, Outcome};
 use lexopt::Arg::Long;
 
-const USAGE: &str = "usage: issue --cert-dir DIR --id ID --type TYPE [--out DIR]";
+const USAGE: &str = "\
+A certificate from the development CA of a directory, for any program; prints the files that it wrote.
+
+usage: issue --cert-dir DIR --id ID --type TYPE [--out DIR]
+
+  --cert-dir DIR  the directory of the CA, which is made if there is none
+  --id ID         the id that the certificate says
+  --type TYPE     the node type that the certificate says
+  --out DIR       where to write <ID>-cert.pem, <ID>-key.pem and ca-cert.pem (default: --cert-dir)";
 
 fn main() -> ExitCode {
     examples::logs::install();
@@ -27,10 +35,10 @@ fn run() -> Outcome<ExitCode> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("cert-dir") => cert_dir = Some(args::value(&mut parser)?),
-            Long("id") => id = Some(args::value(&mut parser)?),
-            Long("type") => node_type = Some(args::value(&mut parser)?),
-            Long("out") => out = Some(args::value(&mut parser)?),
+            Long("cert-dir") => cert_dir = Some(args::value("cert-dir", &mut parser)?),
+            Long("id") => id = Some(args::value("id", &mut parser)?),
+            Long("type") => node_type = Some(args::value("type", &mut parser)?),
+            Long("out") => out = Some(args::value("out", &mut parser)?),
             Long("help") => {
                 println!("{USAGE}");
                 return Ok(ExitCode::SUCCESS);

@@ -20,9 +20,25 @@ use lexopt::Arg::Long;
 const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 const IDENTITY_V2: ServiceInfo = ServiceInfo::from_static("identity", "v2");
 
-const USAGE: &str = "usage: provider --id ID --type TYPE --address HOST:PORT --cert-dir DIR [--join HOST:PORT]...
-                [--service NAME/VERSION]... [--advertise HOST:PORT] [--delay DURATION] [--error-rate 0..1]
-                [--max-age DURATION] [--drain DURATION]";
+const USAGE: &str = "\
+A node that serves the identity service until it is told to stop.
+
+usage: provider --id ID --type TYPE --address HOST:PORT --cert-dir DIR [options]
+
+  --id ID                  the node's id, as its certificate has it
+  --type TYPE              what kind of node it is
+  --address HOST:PORT      where to listen; port 0 lets the system choose
+  --cert-dir DIR           certificates; a development CA makes what is missing
+  --join HOST:PORT         a node to learn the mesh from; may be repeated
+  --service NAME/VERSION   what to serve it as: identity/v2 is the second proto, any other name the first;
+                           may be repeated (default identity/v1)
+  --advertise HOST:PORT    where others reach it, if not at --address; may be repeated
+  --delay DURATION         wait before each answer (default 0)
+  --error-rate 0..1        the share of calls to answer UNAVAILABLE at once (default 0)
+  --max-age DURATION       the age at which a connection is replaced (default 60m)
+  --drain DURATION         how long calls may go on after SIGTERM (default 20s)
+
+A DURATION is 500ms, 5s, 2m or plain seconds. It prints `listening ID HOST:PORT` when it is ready; SIGTERM drains.";
 
 struct Options {
     id: NodeId,
@@ -97,17 +113,17 @@ fn parse() -> Outcome<Option<Options>> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("id") => id = Some(args::value(&mut parser)?),
-            Long("type") => node_type = Some(args::value(&mut parser)?),
-            Long("address") => address = Some(args::value(&mut parser)?),
-            Long("advertise") => advertise.push(args::value(&mut parser)?),
-            Long("cert-dir") => cert_dir = Some(args::value(&mut parser)?),
-            Long("join") => join.push(args::value(&mut parser)?),
-            Long("service") => services.push(args::value(&mut parser)?),
-            Long("delay") => delay = args::duration(&mut parser)?,
-            Long("error-rate") => error_rate = args::value(&mut parser)?,
-            Long("max-age") => max_age = Some(args::duration(&mut parser)?),
-            Long("drain") => drain = Some(args::duration(&mut parser)?),
+            Long("id") => id = Some(args::value("id", &mut parser)?),
+            Long("type") => node_type = Some(args::value("type", &mut parser)?),
+            Long("address") => address = Some(args::value("address", &mut parser)?),
+            Long("advertise") => advertise.push(args::value("advertise", &mut parser)?),
+            Long("cert-dir") => cert_dir = Some(args::value("cert-dir", &mut parser)?),
+            Long("join") => join.push(args::value("join", &mut parser)?),
+            Long("service") => services.push(args::value("service", &mut parser)?),
+            Long("delay") => delay = args::duration("delay", &mut parser)?,
+            Long("error-rate") => error_rate = args::value("error-rate", &mut parser)?,
+            Long("max-age") => max_age = Some(args::duration("max-age", &mut parser)?),
+            Long("drain") => drain = Some(args::duration("drain", &mut parser)?),
             Long("help") => return Ok(None),
             _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
         }

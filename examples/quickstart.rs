@@ -24,6 +24,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+const USAGE: &str = "\
+usage: quickstart [--break ca|discovery|drain|intruder]
+
+  --break STEP  spoil a step, to see that the tour notices";
 /// How long each step may take before the tour calls it failed.
 const STEP: Duration = Duration::from_secs(5);
 /// How long a provider works on a call while another drains, so that calls are always in flight.
@@ -61,7 +65,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Outcome<ExitCode> {
-    let broken = parse()?;
+    let broken = match parse()? {
+        Task::Help => {
+            line("quickstart", format_args!("a tour of aegis\n{USAGE}"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Tour(broken) => broken,
+    };
     let directory = tempfile::Builder::new().prefix("aegis-quickstart-").tempdir()?;
 
     let morpheus_1 = serve("morpheus-1", directory.path(), None, broken).await?;
@@ -122,13 +132,8 @@ async fn serve(
         if broken == Some(Break::Ca) {
             std::fs::remove_file(&ca)?;
         }
-        let bytes = std::fs::metadata(&ca)
-            .map_err(|error| format!("no CA at {}: {error}", ca.display()))?
-            .len();
-        line(
-            "dev CA",
-            format_args!("made in {} ({bytes} bytes; never for production)", directory.display()),
-        );
+        std::fs::metadata(&ca).map_err(|error| format!("no CA at {}: {error}", ca.display()))?;
+        line("dev CA", format_args!("made in {} (never for production)", directory.display()));
     }
     line(id, format_args!("listening on {}, serves {IDENTITY_V1}", server.local_addr()));
     Ok(server)
@@ -175,7 +180,7 @@ async fn call_both(identity: &Identities) -> Outcome {
         line(
             format_args!("call {number}"),
             format_args!(
-                "{IDENTITY_V1} GetUser -> {provider} in {} (it saw {caller} of type {kind})",
+                "{IDENTITY_V1} GetUser -> {provider} in {} ({provider} saw {caller} of type {kind})",
                 millis(began)
             ),
         );
@@ -290,22 +295,23 @@ async fn get_user(identity: &Identities) -> Outcome<tonic::Response<GetUserRespo
         .map_err(|status| format!("{:?}: {}", status.code(), status.message()).into())
 }
 
-fn parse() -> Outcome<Option<Break>> {
+/// What the command line asks for.
+enum Task {
+    Help,
+    Tour(Option<Break>),
+}
+
+fn parse() -> Outcome<Task> {
     let mut broken = None;
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("break") => broken = Some(args::value(&mut parser)?),
-            _ => {
-                return Err(format!(
-                    "{}\nusage: quickstart [--break ca|discovery|drain|intruder]",
-                    arg.unexpected()
-                )
-                .into());
-            }
+            Long("break") => broken = Some(args::value("break", &mut parser)?),
+            Long("help") => return Ok(Task::Help),
+            _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
         }
     }
-    Ok(broken)
+    Ok(Task::Tour(broken))
 }
 
 fn millis(began: Instant) -> String {

@@ -27,18 +27,25 @@ pub fn report(result: Outcome<std::process::ExitCode>) -> std::process::ExitCode
     }
 }
 
-/// The value of an option, parsed.
-pub fn value<T>(parser: &mut lexopt::Parser) -> Result<T, lexopt::Error>
+/// The value of an option, parsed; an error names the option.
+pub fn value<T>(option: &str, parser: &mut lexopt::Parser) -> Outcome<T>
 where
     T: FromStr,
-    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
+    T::Err: Display,
 {
-    parser.value()?.parse()
+    let text = parser.value()?.string()?;
+    text.parse().map_err(|error: T::Err| {
+        // Our own names say their value themselves, numbers do not.
+        let error = error.to_string();
+        let value = if error.contains(&text) { String::new() } else { format!(" {text:?}") };
+        format!("--{option}{value}: {error}").into()
+    })
 }
 
 /// The value of an option that is a duration: `500ms`, `5s`, `2m` or plain seconds (`1.5`).
-pub fn duration(parser: &mut lexopt::Parser) -> Result<Duration, lexopt::Error> {
-    parser.value()?.parse_with(parse_duration)
+pub fn duration(option: &str, parser: &mut lexopt::Parser) -> Outcome<Duration> {
+    let text = parser.value()?.string()?;
+    parse_duration(&text).map_err(|error| format!("--{option}: {error}").into())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -54,6 +54,11 @@ impl ServicePool {
         ServiceChannel::new(self.shared.service(info))
     }
 
+    /// The directory of the mesh as this pool follows it; of static providers, what the builder was told.
+    pub fn directory(&self) -> Directory {
+        self.shared.directory()
+    }
+
     /// Says for each node that advertises a service whether it is called, and if not, why.
     pub fn explain(&self, info: &ServiceInfo) -> Explanation {
         self.shared.explain(info)

@@ -99,6 +99,10 @@ impl Shared {
         service
     }
 
+    pub(crate) fn directory(&self) -> Directory {
+        self.directory.clone()
+    }
+
     fn look(&self) {
         let mut live = Vec::new();
         let mut services = self.services();

@@ -103,8 +103,10 @@ impl NodeBuilder {
 
     /// The directory of `<id>-cert.pem`, `<id>-key.pem` and `ca-cert.pem`.
     ///
-    /// With the feature `dev-ca` whatever is missing is made by a development CA in that directory,
-    /// and a warning says so; without it a missing file is an error.
+    /// With the feature `dev-ca` a development CA in that directory makes what is missing, with a warning when it is
+    /// the CA itself, and replaces this node's own certificate when it ran out, is about to, or does not fit the node
+    /// or its key. Nothing is replaced unless `ca-cert.pem` is a development CA.
+    /// Without the feature a missing file is an error.
     /// Replaces an earlier [`tls`](Self::tls).
     pub fn cert_dir(self, directory: impl Into<PathBuf>) -> Self {
         self.tls(TlsOptions::cert_dir(directory))

@@ -82,8 +82,8 @@
 pub use aegis_client::{self as client, RequestExt, ServiceChannel, ServiceClient, ServicePool};
 #[doc(inline)]
 pub use aegis_core::{
-    self as core, Address, InvalidName, NodeId, NodeType, ServiceInfo, ServiceName, ServiceVersion,
-    SpiffeId, TrustDomain,
+    self as core, Address, Chain, InvalidName, NodeId, NodeType, ServiceInfo, ServiceName,
+    ServiceVersion, SpiffeId, TrustDomain,
 };
 #[cfg(feature = "server")]
 #[doc(inline)]

@@ -51,6 +51,7 @@ async fn two_nodes_that_swap_ports_get_only_their_own_calls() {
         .build()
         .unwrap();
     let identity = ready(&stale, 2).await;
+    assert_eq!(stale.directory().snapshot().providers(&IDENTITY_V1).len(), 2);
 
     // Each client is pinned to one node and knows which.
     let pool = mesh.node("c").pool();
