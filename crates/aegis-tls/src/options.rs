@@ -87,8 +87,10 @@ impl TlsOptions {
 
     /// A directory with `<id>-cert.pem`, `<id>-key.pem` and `ca-cert.pem`.
     ///
-    /// With the feature `dev-ca` what is missing is created: a development CA, good for 30 days, and the node's
-    /// certificate. A development CA is accepted from here without [`allow_development`](Self::allow_development).
+    /// With the feature `dev-ca` this makes what is missing, a development CA (good for 30 days) and the node's certificate
+    /// (7 days), and replaces this node's own certificate when it ran out, is about to, or does not fit the node or its
+    /// key (the last with a WARN); nothing is replaced unless `ca-cert.pem` is a development CA, whose key is there, too.
+    /// A development CA is accepted from here without [`allow_development`](Self::allow_development).
     pub fn cert_dir(directory: impl Into<PathBuf>) -> Self {
         Self { development: true, ..Self::new(Source::Directory(directory.into())) }
     }

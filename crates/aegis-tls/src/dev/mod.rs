@@ -20,13 +20,14 @@
 //! file appears whole or not at all, and what a dying process left undone is done by the next.
 //!
 //! A CA is never replaced, and half of one is an error. A node's own certificate and key are replaced by
-//! [`cert_dir`](crate::TlsOptions::cert_dir) when the certificate ran out, is about to, or no longer says what the node
-//! is, and by [`DevCa::issue`] each time.
+//! [`cert_dir`](crate::TlsOptions::cert_dir) when the certificate ran out, is about to, or does not fit the node or its
+//! key, the last with a WARN that says why; and by [`DevCa::issue`] each time.
 
 mod directory;
 mod error;
 mod issue;
 mod key;
+mod renewal;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use rcgen::Issuer;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use webpki::EndEntityCert;
 
 use crate::leaf::{Leaf, parse};
 use crate::verify::{ChainVerifier, DEVELOPMENT_DOMAIN, Root};
@@ -45,6 +47,7 @@ use crate::{Purpose, Rejection, Subject};
 use directory::{Access, Directory, Lock};
 pub use error::DevCaError;
 use key::PrivateKey;
+use renewal::Renewal;
 
 const CA_CERTIFICATE: &str = "ca-cert.pem";
 const CA_KEY: &str = "ca-key.pem";
@@ -227,37 +230,61 @@ impl DevCa {
         })
     }
 
-    /// Whether the node's files hold a pair that says what the node is, and will for a while.
-    fn is_current(
+    /// Why the node's files are not a pair that says what the node is, and will for a while.
+    fn renewal(
         &self,
         node: &(NodeId, NodeType),
         subject: &Subject,
         now: SystemTime,
-    ) -> Result<bool, DevCaError> {
+    ) -> Result<Option<Renewal>, DevCaError> {
         let [certificate, key] = file_names(&node.0);
-        let (Some(certificate), Some(key)) =
-            (self.directory.read(&certificate)?, self.directory.read(&key)?)
-        else {
-            return Ok(false);
-        };
-        let leaf = self.verified(&certificate, &key, now);
-        Ok(leaf.is_some_and(|leaf| {
-            leaf.spiffe_id == issue::identity(&node.0, &node.1)
-                && leaf.dns_names == issue::dns_names(&node.0, subject)
-                && !self.is_ending(&leaf, now)
-        }))
+        let unfit = |reason: &str| Some(Renewal::Unfit(reason.to_owned()));
+        Ok(match (self.directory.read(&certificate)?, self.directory.read(&key)?) {
+            (None, None) => Some(Renewal::First),
+            (None, Some(_)) => unfit("only its key was there"),
+            (Some(_), None) => unfit("its key is missing"),
+            (Some(certificate), Some(key)) => {
+                match self.check_pair(node, subject, &certificate, &key) {
+                    Err(renewal) => Some(renewal),
+                    Ok(leaf) if leaf.not_after < now || self.is_ending(&leaf, now) => {
+                        Some(Renewal::Age { not_after: leaf.not_after })
+                    }
+                    Ok(leaf) => leaf.check_dates(now).err().map(Renewal::of_chain),
+                }
+            }
+        })
     }
 
-    fn verified(&self, certificate: &[u8], key: &[u8], now: SystemTime) -> Option<Leaf> {
-        let certificate = CertificateDer::from_pem_slice(certificate).ok()?;
-        if !PrivateKey::parse(key)?.fits(&parse(&certificate).ok()?) {
-            return None;
+    /// Everything about a pair but its age.
+    fn check_pair(
+        &self,
+        node: &(NodeId, NodeType),
+        subject: &Subject,
+        certificate: &[u8],
+        key: &[u8],
+    ) -> Result<Leaf, Renewal> {
+        let unfit = |reason: &str| Renewal::Unfit(reason.to_owned());
+        let unreadable = || unfit("it cannot be read");
+        let der = CertificateDer::from_pem_slice(certificate).map_err(|_| unreadable())?;
+        let end_entity = EndEntityCert::try_from(&der).map_err(|_| unreadable())?;
+        let parsed = parse(&der).map_err(|_| unreadable())?;
+        // Whose it is says more than what else is wrong with it.
+        let leaf = Leaf::parse(&der, &end_entity).map_err(Renewal::of_chain)?;
+        let wanted = issue::identity(&node.0, &node.1);
+        if let Some(renewal) = Renewal::of_names(&wanted, subject, &leaf.spiffe_id, &leaf.dns_names)
+        {
+            return Err(renewal);
         }
-        let root = Root::parse(&self.certificate).ok()?;
+        let key = PrivateKey::parse(key).ok_or_else(|| unfit("its key cannot be read"))?;
+        if !key.fits(&parsed) {
+            return Err(unfit("its key does not fit"));
+        }
+        let root = Root::parse(&self.certificate).map_err(Renewal::of_chain)?;
         let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        // At its first moment, so that one that ran out is told from one of another CA.
         ChainVerifier::new(DEVELOPMENT_DOMAIN, vec![root], algorithms)
-            .verify(&[certificate], Purpose::Server, now)
-            .ok()
+            .verify(std::slice::from_ref(&der), Purpose::Server, leaf.not_before)
+            .map_err(Renewal::of_chain)
     }
 
     /// Less than a third of its life is left, and a new one would last longer.
@@ -293,8 +320,12 @@ pub(crate) fn prepare(
             Err(DevCaError::CannotIssue { directory: path.to_owned(), id: node.0.clone() })
         };
     }
-    if has_pair && !directory.exists(CA_CERTIFICATE) && !directory.is_staged(CA_CERTIFICATE)? {
-        return Err(half(&directory, &certificate, CA_CERTIFICATE));
+    let present = [&certificate, &key].into_iter().find(|name| directory.exists(name));
+    if let Some(present) = present
+        && !directory.exists(CA_CERTIFICATE)
+        && !directory.is_staged(CA_CERTIFICATE)?
+    {
+        return Err(half(&directory, present, CA_CERTIFICATE));
     }
     let ca = match DevCa::ensure(&directory, now) {
         Ok(ca) => ca,
@@ -302,8 +333,9 @@ pub(crate) fn prepare(
         Err(DevCaError::RealCa { .. }) if has_pair => return Ok(lock),
         Err(error) => return Err(error),
     };
-    if !ca.is_current(node, subject, now)? {
-        ca.write_leaf(&directory, subject, now)?;
+    if let Some(renewal) = ca.renewal(node, subject, now)? {
+        let issued = ca.write_leaf(&directory, subject, now)?;
+        renewal.announce(&issued.certificate, &node.0);
     }
     Ok(lock)
 }

@@ -6,7 +6,9 @@ use aegis_testing::TestCa;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
 
+use super::files::logged;
 use super::*;
+use crate::support::subject;
 
 #[test]
 fn a_certificate_says_who_the_node_is_and_nothing_more() {
@@ -171,6 +173,95 @@ fn a_certificate_that_no_longer_fits_the_node_is_renewed() {
             fs::copy(other.join(name), directory.join(name)).unwrap();
         }
     });
+}
+
+/// What is said when `morpheus-1`, a worker, loads at `time` after `change` of its directory.
+#[track_caller]
+fn check_announced(level: &str, expected: &str, time: SystemTime, change: impl Fn(&Directory)) {
+    let directory = Directory::new();
+    directory.load(&worker("morpheus-1")).unwrap();
+    change(&directory);
+    let text = logged(|| drop(directory.load_at(&worker("morpheus-1"), time).unwrap()));
+    let line = text.lines().find(|line| line.contains("certificate")).unwrap_or_default();
+    assert!(line.contains(level) && line.contains(expected), "{expected}: {text}");
+    let file = directory.join("morpheus-1-cert.pem");
+    assert!(line.contains(&format!("file={}", file.display())), "{line}");
+    assert!(line.contains("id=morpheus-1"), "{line}");
+}
+
+#[test]
+fn no_certificate_is_replaced_without_a_word_that_says_why() {
+    let now = SystemTime::now();
+    let replaced = |reason: &str, change: &dyn Fn(&Directory)| {
+        let text = format!("replaced the development certificate of this node: {reason}");
+        check_announced("WARN", &text, now, change);
+    };
+    let write = |directory: &Directory, name: &str, text: &str| {
+        fs::write(directory.join(name), text).unwrap();
+    };
+    let issue_as = |directory: &Directory, subject: &Subject| {
+        let ca = DevCa::open_or_create(&directory.path).unwrap();
+        let issued = ca.issue(subject).unwrap();
+        for (from, to) in [(issued.certificate, "cert"), (issued.key, "key")] {
+            // Not `fs::copy`, which empties a file that is copied onto itself.
+            let text = fs::read(from).unwrap();
+            fs::write(directory.join(&format!("morpheus-1-{to}.pem")), text).unwrap();
+        }
+    };
+    replaced("it was issued for buyer-1, type web", &|directory| {
+        issue_as(directory, &subject("buyer-1", "web"));
+    });
+    replaced("it was issued for morpheus-1, type web", &|directory| {
+        issue_as(directory, &subject("morpheus-1", "web"));
+    });
+    replaced("it was issued for other services", &|directory| {
+        issue_as(directory, &worker("morpheus-1").services(["identity".parse().unwrap()]));
+    });
+    replaced("it belongs to the trust domain mesh.test", &|directory| {
+        let cert = TestCa::new().issue("morpheus-1", "worker");
+        write(directory, "morpheus-1-cert.pem", &cert.certificate_pem);
+        write(directory, "morpheus-1-key.pem", &cert.key_pem);
+    });
+    replaced("it was issued by another CA", &|directory| {
+        let ca = DevCa::open_or_create(&Directory::with_ca().path).unwrap();
+        let other = Directory::new();
+        let issued = ca.issue_into(&worker("morpheus-1"), &other.path).unwrap();
+        fs::copy(issued.certificate, directory.join("morpheus-1-cert.pem")).unwrap();
+        fs::copy(issued.key, directory.join("morpheus-1-key.pem")).unwrap();
+    });
+    replaced("its key does not fit", &|directory| {
+        fs::copy(directory.join("ca-key.pem"), directory.join("morpheus-1-key.pem")).unwrap();
+    });
+    replaced("its key cannot be read", &|directory| {
+        write(directory, "morpheus-1-key.pem", "garbage");
+    });
+    replaced("it cannot be read", &|directory| {
+        write(directory, "morpheus-1-cert.pem", "garbage");
+    });
+    replaced("its key is missing", &|directory| directory.remove("morpheus-1-key.pem"));
+    replaced("only its key was there", &|directory| directory.remove("morpheus-1-cert.pem"));
+}
+
+#[test]
+fn the_first_certificate_and_one_renewed_for_its_age_are_no_warning() {
+    let now = SystemTime::now();
+    check_announced("INFO", "issued a development certificate", now, |directory| {
+        directory.remove("morpheus-1-cert.pem");
+        directory.remove("morpheus-1-key.pem");
+    });
+    for age in [5, 8] {
+        let text = "renewed the development certificate of this node: it ends at 20";
+        check_announced("INFO", text, now + age * DAY, |_| {});
+    }
+    // Whose it is counts for more than its age.
+    check_announced("WARN", "it was issued for buyer-1", now + 8 * DAY, |directory| {
+        directory.load(&worker("buyer-1")).unwrap();
+        fs::copy(directory.join("buyer-1-cert.pem"), directory.join("morpheus-1-cert.pem"))
+            .unwrap();
+    });
+    let directory = Directory::new();
+    directory.load(&worker("morpheus-1")).unwrap();
+    assert_eq!(logged(|| drop(directory.load(&worker("morpheus-1")).unwrap())), "");
 }
 
 #[test]

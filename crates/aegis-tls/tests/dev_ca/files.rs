@@ -1,6 +1,7 @@
 //! Modes, links, halves: what may lie in the directory and what is done about it.
 
 use std::os::unix::fs::symlink;
+use std::sync::LazyLock;
 
 use aegis_core::NodeId;
 
@@ -50,6 +51,11 @@ fn half_a_ca_is_an_error_and_never_replaced() {
     pair_only.remove("ca-cert.pem");
     pair_only.remove("ca-key.pem");
     assert!(matches!(refusal(pair_only.load(&worker("a"))), DevCaError::HalfCa { .. }));
+    // Nor is half a pair overwritten by a CA that did not issue it.
+    pair_only.remove("a-cert.pem");
+    let key = pair_only.read("a-key.pem");
+    assert!(matches!(refusal(pair_only.load(&worker("a"))), DevCaError::HalfCa { .. }));
+    assert_eq!(pair_only.read("a-key.pem"), key);
 }
 
 #[test]
@@ -189,7 +195,12 @@ fn a_key_that_others_can_read_is_warned_of() {
 }
 
 /// What is logged meanwhile.
-fn logged(work: impl FnOnce()) -> String {
+pub(super) fn logged(work: impl FnOnce()) -> String {
+    // While there is one subscriber, tracing asks only the thread that meets an event first whether it is wanted: that
+    // may be a test beside this one, which has none. With a second, all are asked.
+    static SECOND: LazyLock<tracing::Dispatch> =
+        LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
+    LazyLock::force(&SECOND);
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_writer({
