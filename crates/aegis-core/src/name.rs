@@ -113,6 +113,48 @@ pub(crate) const fn check_label(bytes: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The text of a panic in const context, where nothing can be formatted.
+pub(crate) struct ConstText {
+    bytes: [u8; Self::MAX],
+    length: usize,
+}
+
+impl ConstText {
+    const MAX: usize = 512;
+    /// The most of one part: four of them fit.
+    const MAX_PART: usize = Self::MAX / 4;
+
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; Self::MAX], length: 0 }
+    }
+
+    /// Adds a text, cut to 128 bytes.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is below the length; const fn has no iterators"
+    )]
+    pub(crate) const fn push(mut self, text: &str) -> Self {
+        let mut length = if text.len() < Self::MAX_PART { text.len() } else { Self::MAX_PART };
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        let mut at = 0;
+        while at < length && self.length < Self::MAX {
+            self.bytes[self.length] = text.as_bytes()[at];
+            self.length += 1;
+            at += 1;
+        }
+        self
+    }
+
+    pub(crate) const fn as_str(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.length).0) {
+            Ok(text) => text,
+            Err(_) => "not a valid name",
+        }
+    }
+}
+
 /// A newtype over [`Text`] with its constructors, conversions and serde, for one check.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:ident, $check:path) => {
@@ -137,11 +179,18 @@ macro_rules! name {
             /// A name from a literal; in a `const` a bad one does not compile.
             ///
             /// # Panics
-            /// On an invalid name.
+            /// On an invalid name; the text names it and the broken rule.
             pub const fn from_static(value: &'static str) -> Self {
                 match $check(value.as_bytes()) {
                     Ok(()) => Self($crate::name::Text::Static(value)),
-                    Err(_) => panic!(concat!("not a valid ", stringify!($name))),
+                    Err(reason) => {
+                        let text = $crate::name::ConstText::new()
+                            .push("\"")
+                            .push(value)
+                            .push(concat!("\" is not a valid ", stringify!($name), ": "))
+                            .push(reason);
+                        panic!("{}", text.as_str())
+                    }
                 }
             }
 
@@ -219,3 +268,45 @@ macro_rules! name {
     };
 }
 pub(crate) use name;
+
+#[cfg(test)]
+mod tests {
+    use crate::{NodeId, NodeType, ServiceInfo, TrustDomain};
+
+    #[track_caller]
+    fn check(make: impl FnOnce() + std::panic::UnwindSafe, expected: &str) {
+        let panic = std::panic::catch_unwind(make).unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_bad_literal_is_named_with_the_rule_that_it_breaks() {
+        check(
+            || drop(ServiceInfo::from_static("Identity", "v1")),
+            "\"Identity\" is not a valid ServiceName: it must begin and end with a-z or 0-9",
+        );
+        check(
+            || drop(ServiceInfo::from_static("a_b", "v1")),
+            "\"a_b\" is not a valid ServiceName: only a-z, 0-9 and '-' are allowed",
+        );
+        check(
+            || drop(ServiceInfo::from_static("a", "")),
+            "\"\" is not a valid ServiceVersion: it is empty",
+        );
+        check(
+            || drop(NodeId::from_static("localhost")),
+            "\"localhost\" is not a valid NodeId: \"ca\" and \"localhost\" are reserved",
+        );
+        check(
+            || drop(TrustDomain::from_static("a..b")),
+            "\"a..b\" is not a valid TrustDomain: it contains \"..\"",
+        );
+        // Cut between two characters.
+        let long = "ä".repeat(200);
+        let cut = "ä".repeat(64);
+        check(
+            move || drop(NodeType::from_static(long.leak())),
+            &format!("\"{cut}\" is not a valid NodeType: it is longer than 63 bytes"),
+        );
+    }
+}

@@ -41,7 +41,7 @@ const fn check_node_id(bytes: &[u8]) -> Result<(), &'static str> {
         return Err(reason);
     }
     if matches!(bytes, b"ca" | b"localhost") {
-        return Err("the word is reserved");
+        return Err("\"ca\" and \"localhost\" are reserved");
     }
     // Only IPv4 is spelled with the characters of this grammar: IPv6 needs a colon.
     if is_ipv4(bytes) {

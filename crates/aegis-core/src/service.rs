@@ -38,7 +38,7 @@ impl ServiceInfo {
         Ok(Self { name: ServiceName::new(name)?, version: ServiceVersion::new(version)? })
     }
 
-    /// A service from literals; in a `const` a bad name does not compile.
+    /// A service from literals; in a `const` a bad name does not compile, and the error names the broken rule.
     ///
     /// ```compile_fail
     /// const BAD: aegis_core::ServiceInfo = aegis_core::ServiceInfo::from_static("Identity", "v1");
