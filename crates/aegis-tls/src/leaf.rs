@@ -16,7 +16,7 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const MIN_RSA_BITS: usize = 2048;
 
-/// A node's certificate that follows the profile of DESIGN §4; nobody has vouched for it yet.
+/// A node's certificate that follows the profile in [`TlsOptions`](crate::TlsOptions); nobody has vouched for it yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,

@@ -47,7 +47,8 @@ pub struct RecordOwner {
 impl Tls {
     /// Signs the bytes of the own record with the node's TLS key.
     ///
-    /// The signature covers the own trust domain and `body`, under a context string of its own (DESIGN §5).
+    /// What is signed: 64 spaces, `aegis topology record v1`, a zero byte, and the SHA-256 digests of the own trust domain
+    /// and of `body`. So the signature passes for none of a TLS handshake, nor for one of another mesh's record.
     ///
     /// # Errors
     /// [`SignError::NoCertificate`] while the own certificate is outside its dates.
