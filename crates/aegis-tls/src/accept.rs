@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 use crate::cause::Cause;
 use crate::clock::Clock;
 use crate::handshake::PeerVerifier;
-use crate::{ALPN_H2, AcceptError, Caller, Tls};
+use crate::{ALPN_H2, AcceptError, Caller, Tls, goodbye};
 
 /// How long a refused client may take to read the alert.
 const LINGER: Duration = Duration::from_millis(250);
@@ -147,7 +147,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ServerStream<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf).map_err(goodbye::explain)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::cause::Cause;
 use crate::clock::Clock;
 use crate::handshake::PeerVerifier;
 use crate::verify::ChainVerifier;
-use crate::{ALPN_H2, ConnectError, RefusalSlot, Tls};
+use crate::{ALPN_H2, ConnectError, RefusalSlot, Tls, goodbye};
 
 /// Sent as SNI where no node is expected; nobody's trust rests on it.
 const ANY_MEMBER: &str = "node.aegis.invalid";
@@ -160,7 +160,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<IO> {
             Ok(()) => this.answered |= before < buf.filled().len(),
             Err(error) => this.refusal.remember(error),
         }
-        Poll::Ready(result)
+        Poll::Ready(result.map_err(goodbye::explain))
     }
 }
 

@@ -42,6 +42,8 @@ mod connect_error;
 pub mod dev;
 mod error;
 #[cfg(any(feature = "client", feature = "server"))]
+mod goodbye;
+#[cfg(any(feature = "client", feature = "server"))]
 mod handshake;
 mod leaf;
 mod options;

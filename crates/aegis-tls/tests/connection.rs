@@ -1,5 +1,6 @@
 //! Good and bad handshakes between two of us, and with peers that speak something else.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -314,6 +315,27 @@ async fn a_peer_that_goes_away_in_the_handshake_is_an_io_error() {
     drop(far);
     let error = tls.connect(Expected::AnyMember, near).await.unwrap_err();
     assert!(matches!(error, ConnectError::Io { .. }));
+}
+
+#[tokio::test]
+async fn a_peer_that_vanishes_later_is_told_in_plain_words() {
+    let ca = TestCa::new();
+    let (vicky, morpheus) = (ca.tls("vicky", "gateway"), ca.tls("morpheus-1", "worker"));
+    let check = |result: io::Result<usize>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(error.to_string(), "it closed without a goodbye, as a killed process does");
+    };
+    let (connected, accepted) = handshake(&vicky, Expected::AnyMember, &morpheus).await;
+    drop(accepted);
+    check(connected.unwrap().stream.read(&mut [0]).await);
+    let (connected, accepted) = handshake(&vicky, Expected::AnyMember, &morpheus).await;
+    drop(connected);
+    check(accepted.unwrap().stream.read(&mut [0]).await);
+    // One that says goodbye is no error.
+    let (connected, accepted) = handshake(&vicky, Expected::AnyMember, &morpheus).await;
+    connected.unwrap().stream.shutdown().await.unwrap();
+    assert_eq!(accepted.unwrap().stream.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
