@@ -5,11 +5,14 @@ use aegis_core::{Address, Chain};
 use aegis_proto::convert::decode_record;
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
-use aegis_topology::{Instance, NodeState, Stamp, SyncRequest, SyncResponse, Verified};
+use aegis_topology::{
+    Instance, NodeState, SignedRecord, Stamp, SyncRequest, SyncResponse, Verified,
+};
 use aegis_transport::Target;
 use tonic::Request;
 
 use crate::core::{Core, Met};
+use crate::inbox::Origin;
 use crate::member::Shared;
 use crate::own::Own;
 
@@ -126,29 +129,56 @@ async fn find(core: &Core, own: &Own, record: &Verified) -> Option<Address> {
     let addresses: Vec<_> =
         theirs.description.addresses().iter().filter(|it| !ours.contains(it)).cloned().collect();
     let first = addresses.first()?.clone();
-    let found = tokio::time::timeout(PROBE, ask_instance(core, own, addresses)).await;
-    let instance = found.ok().flatten()?;
+    let (instance, _) = ask(core, own, addresses, true).await?;
     (instance != own.instance()).then_some(first)
 }
 
+/// Whether another process answers at an address where our identity does; if so, it is dealt with.
+///
+/// Not if it does not answer: mostly the address is our own, as one list of seeds is given to all.
+pub(crate) async fn is_other(shared: &Shared, address: &Address) -> bool {
+    let core = &shared.core;
+    let Some(own) = shared.own.get() else { return false };
+    // Who does not advertise answers with the record of the other one.
+    if !own.advertises() && own.addresses().contains(address) {
+        return false;
+    }
+    let ask = async |introduce| ask(core, own, vec![address.clone()], introduce).await;
+    // Not introduced at once: the other one might give way before it answers.
+    let Some((instance, record)) = ask(false).await else { return false };
+    if instance == own.instance() {
+        return false;
+    }
+    ask(true).await;
+    core.admit(&core.own_id(), Origin::Asked, vec![record], 0).await;
+    true
+}
+
 /// Which process of our identity the node at some addresses holds to be the real one: itself, if it advertises.
-async fn ask_instance(core: &Core, own: &Own, addresses: Vec<Address>) -> Option<Instance> {
+async fn ask(
+    core: &Core,
+    own: &Own,
+    addresses: Vec<Address>,
+    introduce: bool,
+) -> Option<(Instance, SignedRecord)> {
     // Apart from the shared connections, where our own id means ourselves.
     let apart = core.connections.apart();
     let link = apart.link(Target::new(core.own_id(), addresses));
     let mut request = SyncRequest::default();
     request.stamps = vec![Stamp::unknown(own.key())];
-    if own.advertises() {
+    if introduce && own.advertises() {
         // So the other one learns of us too, first-hand.
         request.records =
             core.replica().record(own.key()).map(|it| it.signed().clone()).into_iter().collect();
     }
     let mut request = Request::new(wire::SyncRequest::from(request));
     request.set_timeout(PROBE);
-    let response = DirectoryServiceClient::new(link.channel()).sync(request).await.ok()?;
+    let mut client = DirectoryServiceClient::new(link.channel());
+    let response = tokio::time::timeout(PROBE, client.sync(request)).await.ok()?.ok()?;
     let response = SyncResponse::try_from(response.into_inner()).ok()?;
-    let record = decode_record(&response.records.first()?.body).ok()?;
-    (record.key() == own.key()).then_some(record.instance)
+    let signed = response.records.into_iter().next()?;
+    let record = decode_record(&signed.body).ok()?;
+    (record.key() == own.key()).then_some((record.instance, signed))
 }
 
 fn report(published: Result<(), crate::PublishError>) {

@@ -18,6 +18,12 @@ pub enum SyncError {
         /// Its answer.
         status: Status,
     },
+    /// Another process that has our identity listens at the address; the operator has to stop one, or to rename it.
+    #[error("another process with this node id answers at {address}")]
+    Duplicate {
+        /// The address.
+        address: Address,
+    },
     /// The peer answered something that means nothing; its developer has to act.
     #[error("{node} answered the sync with a message that cannot be used")]
     Message {

@@ -157,7 +157,13 @@ impl Shared {
     /// Follows a member until its stream ends.
     async fn follow_one(&self, choice: &Choice) -> Result<(), SyncError> {
         let link = match choice {
-            Choice::Seed(address) => dial(&self.core, address).await?,
+            Choice::Seed(address) => match dial(&self.core, address).await {
+                // Who only follows does not listen.
+                Err(SyncError::OwnNode { address }) => {
+                    return Err(SyncError::Duplicate { address });
+                }
+                dialled => dialled?,
+            },
             Choice::Member(id, addresses) => {
                 self.core.connections.link(Target::new(id.clone(), addresses.clone()))
             }

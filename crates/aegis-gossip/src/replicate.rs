@@ -6,13 +6,13 @@ use aegis_topology::SyncState;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::SyncError;
 use crate::exchange::{Synced, exchange};
 use crate::member::Shared;
 use crate::own::Own;
 use crate::peers::Chosen;
 use crate::seeds::{RETRY_GROWTH, dial};
 use crate::settings::jittered;
+use crate::{SyncError, conflict};
 
 /// How often the own record is looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -27,6 +27,7 @@ pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
     let settings = &core.settings;
     let mut wait = settings.seed_retry;
     let mut last = None;
+    let mut is_other = false;
     loop {
         // A handshake for each look would be too much for a seed of a thousand nodes.
         let connected = last.take().and_then(|id| shared.peers.connected(&id));
@@ -42,12 +43,18 @@ pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
                 wait = settings.seed_retry;
                 sleep(jittered(settings.seed_every)).await;
             }
-            Err(SyncError::OwnNode { .. }) => {
+            Err(SyncError::OwnNode { .. }) if !is_other => {
                 shared.seeds.is_own(core, &address);
                 // The address may belong to somebody else one day.
                 sleep(jittered(settings.seed_retry_limit)).await;
             }
             Err(error) => {
+                let error = match error {
+                    // Another process that gave way answers as if it were us.
+                    SyncError::OwnNode { address } => SyncError::Duplicate { address },
+                    error => error,
+                };
+                is_other |= matches!(error, SyncError::Duplicate { .. });
                 shared.seeds.failed(core, &address, &error);
                 sleep(jittered(wait)).await;
                 wait = wait.mul_f64(RETRY_GROWTH).min(settings.seed_retry_limit);
@@ -58,7 +65,12 @@ pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
 
 /// Compares the directory with that of whoever listens at an address, and introduces this node there.
 pub(crate) async fn sync_at(shared: &Shared, address: &Address) -> Result<Synced, SyncError> {
-    let link = dial(&shared.core, address).await?;
+    let link = match dial(&shared.core, address).await {
+        Err(SyncError::OwnNode { address }) if conflict::is_other(shared, &address).await => {
+            return Err(SyncError::Duplicate { address });
+        }
+        dialled => dialled?,
+    };
     shared.peers.adopt(&link);
     let own = shared.own.get().filter(|own| own.advertises()).map(Own::key);
     exchange(&shared.core, &link, own).await

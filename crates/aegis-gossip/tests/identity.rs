@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use aegis_core::NodeId;
-use aegis_gossip::{Member, MemberStatus, Settings};
+use aegis_gossip::{Member, MemberStatus, Settings, SyncError};
 use aegis_testing::{TestCa, eventually};
 use aegis_tls::Tls;
 use aegis_topology::{Precedence, SignedRecord};
 use bytes::Bytes;
 
+use crate::log;
 use crate::mesh::{Node, SOON, connections, describe, now, push, record, shows, sign};
 
 /// A record about `about` in the name of another, at a port of its own.
@@ -113,6 +114,34 @@ async fn of_two_processes_with_one_id_the_later_one_is_shown_and_the_other_retur
     drop(second);
     at(&first.address).await;
     assert!(matches!(first.member.status(), MemberStatus::Advertised { .. }));
+}
+
+#[tokio::test]
+async fn a_node_whose_only_seed_is_another_process_with_its_id_is_told_and_so_is_that_one() {
+    let (lines, _listening) = log::listen();
+    let ca = TestCa::new();
+    let first = Node::start(&ca, "b", &[]).await;
+    let second = Node::start(&ca, "b", &[&first.address]).await;
+    let displaced = MemberStatus::Displaced { address: second.address.clone() };
+    eventually(SOON, || {
+        let status = first.member.status();
+        let conflicts = second.member.counters().conflicts;
+        if status == displaced && conflicts == 1 { Ok(()) } else { Err(format!("{status:?}")) }
+    })
+    .await;
+    for said in ["so this one stops advertising", "has to stop advertising"] {
+        let warnings = lines.of("WARN", said);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for address in [&first.address, &second.address] {
+            assert!(warnings[0].contains(&address.to_string()), "{}", warnings[0]);
+        }
+    }
+    assert!(!second.directory().snapshot().is_synced());
+    // The seed knows whose id it is now.
+    let error = second.member.sync_now(&first.address).await.unwrap_err();
+    assert!(matches!(error, SyncError::OwnNode { .. }), "{error}");
+    let error = first.member.sync_now(&second.address).await.unwrap_err();
+    assert!(matches!(error, SyncError::Duplicate { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

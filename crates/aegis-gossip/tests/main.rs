@@ -9,6 +9,8 @@ mod joining;
 #[cfg(test)]
 mod leaving;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod observing;
