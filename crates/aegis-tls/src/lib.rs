@@ -13,11 +13,85 @@
 //! TLS 1.3 only, ALPN `h2` required, X25519MLKEM768 preferred, no resumption: a resumed session would not look at the
 //! certificate again. No crypto provider is installed for the process.
 //!
-//! The crate works alone, over any `AsyncRead + AsyncWrite`: under tonic's own server, a connection type of yours
-//! implements `tonic::transport::server::Connected` with `ConnectInfo =` [`Caller`], and handlers find it
-//! (`tests/plain_tonic.rs` is the whole of it).
+//! # Under tonic's own server
 //!
-//! What it does not do: revocation lists, rotation of a loaded certificate, identities of other SPIFFE schemes.
+//! The crate works alone, over any `AsyncRead + AsyncWrite`. tonic puts the `ConnectInfo` of a connection into the
+//! extensions of each of its requests, and [`Caller::from_request`] looks there: this is all that it needs.
+//!
+//! ```no_run
+//! use std::{io, pin::Pin, task::{Context, Poll}, time::Duration};
+//!
+//! use aegis_tls::{Accepted, Caller, Tls};
+//! use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+//! use tokio::net::{TcpListener, TcpStream};
+//! use tonic::transport::server::{Connected, Router};
+//!
+//! struct Connection(Accepted<TcpStream>);
+//!
+//! impl Connected for Connection {
+//!     type ConnectInfo = Caller;
+//!
+//!     fn connect_info(&self) -> Caller {
+//!         self.0.caller.clone()
+//!     }
+//! }
+//!
+//! impl AsyncRead for Connection {
+//!     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+//!         Pin::new(&mut self.0.stream).poll_read(cx, buf)
+//!     }
+//! }
+//!
+//! impl AsyncWrite for Connection {
+//!     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+//!         Pin::new(&mut self.0.stream).poll_write(cx, buf)
+//!     }
+//!
+//!     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+//!         Pin::new(&mut self.0.stream).poll_flush(cx)
+//!     }
+//!
+//!     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+//!         Pin::new(&mut self.0.stream).poll_shutdown(cx)
+//!     }
+//! }
+//!
+//! async fn serve(tls: Tls, listener: TcpListener, services: Router) -> Result<(), tonic::transport::Error> {
+//!     let (connections, incoming) = tokio::sync::mpsc::channel(16);
+//!     let accept = async move {
+//!         // Beside each other: a client that is slow with its handshake holds up no other.
+//!         let mut handshakes = tokio::task::JoinSet::new();
+//!         loop {
+//!             let Ok((io, _)) = listener.accept().await else {
+//!                 // Out of file descriptors, say: others may end meanwhile.
+//!                 tokio::time::sleep(Duration::from_millis(100)).await;
+//!                 continue;
+//!             };
+//!             let (tls, connections) = (tls.clone(), connections.clone());
+//!             handshakes.spawn(async move {
+//!                 match tokio::time::timeout(Duration::from_secs(10), tls.accept(io)).await {
+//!                     Ok(Ok(accepted)) => drop(connections.send(io::Result::Ok(Connection(accepted))).await),
+//!                     Ok(Err(error)) => eprintln!("a client was refused: {error}"),
+//!                     Err(_) => eprintln!("a client did not finish its handshake"),
+//!                 }
+//!             });
+//!             while handshakes.try_join_next().is_some() {}
+//!         }
+//!     };
+//!     let serve = services.serve_with_incoming(tokio_stream::wrappers::ReceiverStream::new(incoming));
+//!     tokio::select! {
+//!         result = serve => result,
+//!         () = accept => Ok(()),
+//!     }
+//! }
+//! # let _ = serve;
+//! ```
+//!
+//! # What it does not do
+//!
+//! Revocation lists, rotation of a loaded certificate, identities of other SPIFFE schemes.
+//!
+//! # Features
 //!
 //! | feature | adds | default |
 //! |---|---|---|
