@@ -1,9 +1,11 @@
 //! Versions, health, peers of the Go mesh, and the end.
 
+use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aegis::ServiceInfo;
-use aegis::node::HealthStatus;
+use aegis::node::{HealthStatus, ServeError};
 use aegis_proto::identity::v1::SubscribeSessionEventsRequest;
 use aegis_proto::identity::v2;
 use aegis_proto::identity::v2::identity_service_client::IdentityServiceClient as ClientV2;
@@ -13,7 +15,7 @@ use aegis_proto::identity::v2::identity_service_server::{
 use aegis_proto::mesh::mesh_service_client::MeshServiceClient;
 use aegis_proto::mesh::{GetTopologyRequest, TopologySyncRequest};
 use aegis_testing::{TestMesh, eventually};
-use aegis_transport::{Connections, Settings};
+use aegis_transport::{BoxFuture, BoxIo, Connections, Listener, Network, Settings};
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -236,4 +238,43 @@ async fn a_closed_pool_says_so() {
     ready(&pool, 1).await;
     pool.close().await;
     assert!(matches!(client(&pool).get().map(|_| ()), Err(aegis::client::Error::Closed)));
+}
+
+/// A network whose listeners break.
+#[derive(Debug)]
+struct Breaking(Arc<dyn Network>);
+
+struct BrokenListener(std::net::SocketAddr);
+
+impl Network for Breaking {
+    fn connect(&self, address: &aegis::Address) -> BoxFuture<'static, io::Result<BoxIo>> {
+        self.0.connect(address)
+    }
+
+    fn bind(&self, address: &aegis::Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        let bound = self.0.bind(address);
+        Box::pin(async move {
+            let local = bound.await?.local_addr()?;
+            Ok(Box::new(BrokenListener(local)) as Box<dyn Listener>)
+        })
+    }
+}
+
+impl Listener for BrokenListener {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<BoxIo>> {
+        panic!("the listener broke")
+    }
+
+    fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        Ok(self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stops_by_itself_says_so() {
+    let mesh = TestMesh::in_memory();
+    let broken = || mesh.builder("a").network(Arc::new(Breaking(mesh.network()))).build().unwrap();
+    let waiting = broken().start().await.unwrap().run_until_signal();
+    let ended = tokio::time::timeout(LIMIT, waiting).await.unwrap();
+    assert!(matches!(ended, Err(ServeError::Stopped { source: Some(_) })), "{ended:?}");
 }
