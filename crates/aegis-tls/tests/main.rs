@@ -1,6 +1,6 @@
 //! Certificates and connections, through the public API.
 //!
-//! What the Go original does wrong with keys and certificates (WIRE.md), and the test that we do not:
+//! What the Go original does wrong with keys and certificates, and the test that we do not:
 //!
 //! | defect | test |
 //! |---|---|
