@@ -1,13 +1,12 @@
-#[cfg(feature = "server")]
-use std::sync::Arc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aegis_core::NodeId;
 use aegis_proto::convert::decode_record;
 use aegis_tls::Tls;
 use aegis_topology::{
-    Directory, Merged, Publisher, Refusal, Replica, SignedRecord, SyncState, Timestamp, Verified,
-    check_size,
+    Directory, Merged, NodeEntry, NodeState, Publisher, Refusal, Replica, SignedRecord, SyncState,
+    Timestamp, Verified, check_size,
 };
 use aegis_transport::Connections;
 use tokio::sync::watch;
@@ -26,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) inbox: Inbox,
     replica: Mutex<Replica>,
     publisher: Publisher,
+    joined: AtomicBool,
     /// The replica's change number.
     changed: watch::Sender<u64>,
     #[cfg(feature = "server")]
@@ -47,6 +47,7 @@ impl Core {
             inbox: Inbox::new(&settings),
             replica: Mutex::new(Replica::new(settings.limits.clone())),
             publisher: Publisher::new(),
+            joined: AtomicBool::new(false),
             changed: watch::Sender::new(0),
             #[cfg(feature = "server")]
             met: watch::Sender::new(None),
@@ -171,6 +172,16 @@ impl Core {
             self.publish();
         }
         self.publisher.set_sync_state(state);
+    }
+
+    /// Notes that the directory has been compared with somebody else's; says so in the log the first time.
+    pub(crate) fn joined(&self) {
+        self.set_sync_state(SyncState::Complete);
+        if !self.joined.swap(true, Ordering::Relaxed) {
+            let is_there = |node: &Arc<NodeEntry>| node.state() != NodeState::Left;
+            let nodes = self.replica().entries().filter(is_there).count();
+            tracing::info!(nodes, "joined the mesh");
+        }
     }
 
     pub(crate) fn directory(&self) -> Directory {

@@ -2,9 +2,11 @@ use std::error::Error;
 use std::sync::Arc;
 
 use aegis_core::{Address, NodeId, Printable};
+use aegis_tls::ConnectError;
 #[cfg(feature = "server")]
 use aegis_tls::SignError;
-use tonic::Status;
+use aegis_transport::DialError;
+use tonic::{Code, Status};
 
 /// Why two directories could not be compared. The own directory is as good as before.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -46,6 +48,29 @@ pub enum SyncError {
         /// Why; its type is not part of the contract.
         source: Arc<dyn Error + Send + Sync>,
     },
+}
+
+impl SyncError {
+    /// Whether a certificate or a trust domain is in the way, ours or theirs: somebody has to act.
+    pub(crate) fn is_about_certificates(&self) -> bool {
+        match self {
+            // A member says so to a caller of another trust domain, or to one without an identity.
+            Self::Call { status, .. } => {
+                matches!(status.code(), Code::FailedPrecondition | Code::Unauthenticated)
+            }
+            Self::Unreachable { source, .. } => match source.downcast_ref() {
+                Some(DialError::Refused { .. }) => true,
+                Some(DialError::Tls { source, .. }) => matches!(
+                    source,
+                    ConnectError::NoCertificate(_)
+                        | ConnectError::Refused(_)
+                        | ConnectError::Untrusted { .. }
+                ),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// Why a node could not publish its record.

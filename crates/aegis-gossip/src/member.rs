@@ -17,7 +17,7 @@ use crate::core::Core;
 use crate::exchange::{Synced, exchange};
 use crate::own::Own;
 use crate::peers::Peers;
-use crate::seeds::Seeds;
+use crate::seeds::{Seeds, warn_while_alone};
 use crate::watchers::Watchers;
 use crate::{
     Counters, DirectoryHandler, PublishError, Settings, SyncError, conflict, replicate, tasks,
@@ -88,6 +88,7 @@ impl Member {
         }
         shared.seeds.expect(&seeds);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(warn_while_alone(shared.core.directory(), seeds.clone()));
         for seed in seeds {
             tasks.spawn(replicate::join(Arc::clone(shared), seed));
         }

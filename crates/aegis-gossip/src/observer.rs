@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 use crate::core::Core;
 use crate::exchange::{MAX_MESSAGE, Synced, exchange};
 use crate::inbox::Origin;
-use crate::seeds::{RETRY_GROWTH, Seeds, dial};
+use crate::seeds::{RETRY_GROWTH, Seeds, dial, warn_while_alone};
 use crate::settings::jittered;
 use crate::{Counters, Settings, SyncError, tasks};
 
@@ -65,6 +65,7 @@ impl Observer {
         for at in 0..count {
             tasks.spawn(follow(Arc::clone(&shared), at));
         }
+        tasks.spawn(warn_while_alone(shared.core.directory(), shared.seeds.clone()));
         tasks.spawn(tasks::publish(Arc::clone(&shared.core)));
         tasks.spawn(tasks::expire(Arc::clone(&shared.core)));
         Self { shared, _tasks: tasks }
@@ -82,7 +83,7 @@ impl Observer {
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
         let link = dial(&self.shared.core, address).await?;
         let synced = exchange(&self.shared.core, &link, None).await?;
-        self.shared.core.set_sync_state(SyncState::Complete);
+        self.shared.core.joined();
         Ok(synced)
     }
 
@@ -204,7 +205,7 @@ impl Shared {
             // The root says that this was the last page.
             if !delta.root.is_empty() && !synced {
                 synced = true;
-                self.core.set_sync_state(SyncState::Complete);
+                self.core.joined();
                 if let Some(address) = seed {
                     self.failures.succeeded(&self.core, address);
                 }

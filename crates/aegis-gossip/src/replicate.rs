@@ -2,7 +2,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_core::{Address, Chain};
-use aegis_topology::SyncState;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -126,7 +125,7 @@ async fn sync_with(shared: &Shared, peer: &Chosen) {
             } else {
                 peer.was_fruitless();
             }
-            shared.core.set_sync_state(SyncState::Complete);
+            shared.core.joined();
         }
         Err(error) => {
             tracing::debug!(node = %peer.link.node_id(), error = %Chain::new(&error), "no sync");
