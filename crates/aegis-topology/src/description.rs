@@ -123,7 +123,7 @@ impl ServiceEntry {
         Ok(self)
     }
 
-    /// The same service with another share of the calls; 0 means the default.
+    /// The same service with another [weight](Self::weight); 0 means the default.
     #[must_use]
     pub fn with_weight(mut self, weight: u32) -> Self {
         self.weight = match weight {
@@ -144,6 +144,8 @@ impl ServiceEntry {
     }
 
     /// Its share of the calls, in relation to other providers: 1 to 10,000.
+    ///
+    /// It is advertised for balancers that honour it; round robin does not.
     pub fn weight(&self) -> u32 {
         self.weight
     }

@@ -8,7 +8,11 @@ use tokio::sync::watch;
 use crate::snapshot::Contents;
 use crate::{NodeEntry, Root, Snapshot, SyncState, TopologyVersion};
 
-/// Who is in the mesh: the read handle. Cloning it is cheap, reading it takes no lock.
+/// Who is in the mesh, as the nodes themselves said: the read handle. Cloning it is cheap, reading it takes no lock.
+///
+/// It does not show who is alive: a node that dies without a goodbye stays listed until its record expires, up to 12 h
+/// after it was signed ([`NodeEntry::expires_at`]). Callers skip it by their own connections, and `explain` of a pool
+/// or client shows what is reachable.
 #[derive(Clone, Debug)]
 pub struct Directory {
     shared: Arc<Shared>,

@@ -3,7 +3,7 @@ use serde::Serialize;
 
 use crate::{Description, Instance, NodeState, Precedence, Record, ServiceEntry, Timestamp};
 
-/// A node as the directory shows it.
+/// A node as the directory shows it. Times read as Unix milliseconds in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NodeEntry {
     node_id: NodeId,
@@ -18,6 +18,8 @@ pub struct NodeEntry {
     instance: Option<Instance>,
     joined_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
     #[serde(skip)]
     foreign: bool,
 }
@@ -35,6 +37,7 @@ impl NodeEntry {
             instance: None,
             joined_at: Timestamp::default(),
             updated_at: Timestamp::default(),
+            expires_at: None,
             foreign: false,
         }
     }
@@ -81,7 +84,7 @@ impl NodeEntry {
         self.services().iter().find(|service| service.info() == info)
     }
 
-    /// Whether the node takes calls.
+    /// Whether the node takes calls, as it last said.
     pub fn state(&self) -> NodeState {
         self.state
     }
@@ -111,6 +114,11 @@ impl NodeEntry {
         self.updated_at
     }
 
+    /// When the node is forgotten unless it says something again before; none for a [`fixed`](Self::fixed) node.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.expires_at
+    }
+
     /// Whether the server is known not to be one of ours.
     pub fn is_foreign(&self) -> bool {
         self.foreign
@@ -131,6 +139,7 @@ impl From<&Record> for NodeEntry {
             // An incarnation is a time unless the clock was set back between two runs.
             joined_at: Timestamp::from_millis(incarnation).min(record.issued_at),
             updated_at: record.issued_at,
+            expires_at: Some(record.expires_at),
             foreign: false,
         }
     }
@@ -155,4 +164,23 @@ fn description<S: serde::Serializer>(
         services: description.services(),
     }
     .serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use aegis_core::SpiffeId;
+
+    use super::*;
+
+    #[test]
+    fn a_node_of_a_record_says_in_json_until_when_it_is_listed() {
+        let owner: SpiffeId = "spiffe://mesh.test/aegis/worker/a".parse().unwrap();
+        let (instance, now) = (Instance::from_bytes([1; 16]), Timestamp::from_millis(5_000));
+        let (precedence, lease) = (Precedence::new(5_000, 1), Duration::from_secs(60));
+        let record = Record::new(owner, instance, precedence, Description::default(), now, lease);
+        let json = serde_json::to_value(NodeEntry::from(&record)).unwrap();
+        assert_eq!((&json["updated_at"], &json["expires_at"]), (&5_000.into(), &65_000.into()));
+    }
 }

@@ -59,12 +59,15 @@ impl Record {
     }
 }
 
-/// Whether a node takes calls.
+/// Whether a node takes calls, as it last said itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum NodeState {
-    /// It takes calls.
+    /// It takes calls, or did when it signed its record.
+    ///
+    /// A node that dies without a goodbye stays listed so until its record expires (12 h after it was signed, at the
+    /// latest). Callers skip it by their own connections, and `explain` of a pool or client shows what is reachable.
     Active,
     /// It finishes what it has and takes no new calls.
     Draining,
