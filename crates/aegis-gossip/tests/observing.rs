@@ -53,6 +53,17 @@ async fn an_observer_started_before_its_seed_says_why_it_waits_and_then_syncs() 
 }
 
 #[tokio::test]
+async fn an_observer_with_the_id_of_its_seed_says_that_this_is_another_process() {
+    let ca = TestCa::new();
+    let a = Node::start(&ca, "a", &[]).await;
+    let observer = observe(&ca, "a", &[&a.address]);
+    let failing = |it: &aegis_topology::Snapshot| matches!(it.sync_state(), SyncState::Failing(_));
+    let snapshot = observer.directory().wait_for(failing, SOON).await.unwrap();
+    let SyncState::Failing(failures) = snapshot.sync_state() else { panic!() };
+    assert!(failures[0].reason.contains("another process"), "{}", failures[0].reason);
+}
+
+#[tokio::test]
 async fn an_observer_without_seeds_has_nothing_to_wait_for() {
     let ca = TestCa::new();
     let observer = observe(&ca, "client", &[]);
