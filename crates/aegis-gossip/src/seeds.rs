@@ -22,20 +22,10 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// Connects to whoever listens at an address.
 pub(crate) async fn dial(core: &Core, address: &Address) -> Result<Link, SyncError> {
-    let link = core.connections.dial_seed(address).await.map_err(|error| match error {
+    core.connections.dial_seed(address).await.map_err(|error| match error {
         DialError::OwnNode { address } => SyncError::OwnNode { address },
         error => SyncError::Unreachable { address: address.clone(), source: Arc::new(error) },
-    })?;
-    // A node that was in backoff stays so until its keeper has taken the connection over, and a call would fail at once.
-    let mut changes = link.changes();
-    let taken_over = async {
-        while !link.is_connected() {
-            changes.changed().await;
-        }
-    };
-    // If it is not, the call says why.
-    drop(tokio::time::timeout(core.settings.call_timeout, taken_over).await);
-    Ok(link)
+    })
 }
 
 /// Says in the log that no seed answers, until the directory has been compared with somebody else's.
