@@ -55,6 +55,8 @@
 //! # }
 //! ```
 //!
+//! The manual is [`guide`].
+//!
 //! # What it does not do
 //!
 //! It carries no traffic of programs that are not written against it, issues no certificates for production,
@@ -76,6 +78,8 @@
 //! Types of tonic, http, bytes, tower and rustls-pki-types are part of the contract; no other foreign type is.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod guide;
 
 #[cfg(feature = "client")]
 #[doc(inline)]

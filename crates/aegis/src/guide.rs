@@ -1,0 +1,39 @@
+//! The manual, in the order in which most people need it. All code in it is compiled and run by our tests.
+//!
+//! | guide | for |
+//! |---|---|
+//! | [`quickstart`] | a first provider and consumer with a proto of your own, in a quarter of an hour |
+//! | [`services`] | defining, registering, calling, authorizing and versioning services |
+//! | [`certificates`] | what a certificate has to say, and who issues it |
+//! | [`adopting`] | programs that use tonic already |
+//! | [`testing`] | a mesh in a test |
+//! | [`troubleshooting`] | the likely mistakes, and what each prints |
+//! | [`limitations`] | before you decide |
+
+pub mod quickstart {
+    #![doc = include_str!("guide/quickstart.md")]
+}
+
+pub mod services {
+    #![doc = include_str!("guide/services.md")]
+}
+
+pub mod certificates {
+    #![doc = include_str!("guide/certificates.md")]
+}
+
+pub mod adopting {
+    #![doc = include_str!("guide/adopting.md")]
+}
+
+pub mod testing {
+    #![doc = include_str!("guide/testing.md")]
+}
+
+pub mod troubleshooting {
+    #![doc = include_str!("guide/troubleshooting.md")]
+}
+
+pub mod limitations {
+    #![doc = include_str!("guide/limitations.md")]
+}
