@@ -121,15 +121,18 @@ impl NodeBuilder {
     /// Serves `handler`, a generated server, and advertises it as `info`.
     ///
     /// Several handlers may make up one service, and several versions live side by side.
-    pub fn service<S>(mut self, info: ServiceInfo, handler: S) -> Self
+    /// One with an interceptor (`IdentityServiceServer::with_interceptor`) is a handler as well.
+    pub fn service<S, B>(mut self, info: ServiceInfo, handler: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
         S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.registry.handlers.push(Handler::new(handler));
         self.advertise(info, [S::NAME])

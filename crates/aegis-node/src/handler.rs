@@ -24,15 +24,19 @@ pub struct Handler {
 
 impl Handler {
     /// A generated server, or any tower service with a gRPC service name.
-    pub(crate) fn new<S>(service: S) -> Self
+    ///
+    /// Its bodies are of any type, since an interceptor puts one of its own around those of a generated server.
+    pub(crate) fn new<S, B>(service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
         S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         Self::from_service(S::NAME, service)
     }

@@ -94,20 +94,22 @@ impl Registry {
 pub struct Registrations(pub(crate) Vec<Handler>);
 
 impl Registrations {
-    /// Adds a generated server.
+    /// Adds a generated server, with or without an interceptor.
     #[expect(
         clippy::should_implement_trait,
         reason = "the word of tonic's builders; nothing is summed up"
     )]
-    pub fn add<S>(mut self, handler: S) -> Self
+    pub fn add<S, B>(mut self, handler: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
             + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
         S::Future: Send + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.0.push(Handler::new(handler));
         self

@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use aegis_node::{BuildError, Handler, HandlerFuture, Limits, Node, ServerStats, StartError};
-use aegis_testing::{TestCa, eventually};
+use aegis_testing::{TestCa, TestMesh, eventually};
 use http::Request;
 use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::support::{LAB_V1, LIMIT, Lab, Peer, node, node_with};
+use crate::support::{LAB_V1, LIMIT, Lab, Peer, node, node_with, post};
 
 #[tokio::test]
 async fn each_counter_counts() {
@@ -133,4 +134,17 @@ fn a_service_that_consists_of_nothing_is_a_mistake() {
     let node = Node::builder().id("a").tls(ca.options("a", "node"));
     let error = node.advertise::<String>(LAB_V1, []).build().unwrap_err();
     assert!(matches!(error, BuildError::Empty { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_handler_may_have_an_interceptor() {
+    // What the `with_interceptor` of a generated server makes; its bodies are of a type of their own.
+    let refusing = InterceptedService::new(Lab::default(), |_: tonic::Request<()>| {
+        Err(tonic::Status::permission_denied("not today"))
+    });
+    let mesh = TestMesh::loopback();
+    let server = mesh.serve("server", |node| node.service(LAB_V1, refusing)).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let answer = peer.call(post("Echo"), bytes::Bytes::new()).await.unwrap();
+    assert_eq!((answer.code(), answer.text()), (Some("7"), "not%20today"));
 }
