@@ -27,7 +27,9 @@
 
 mod age;
 mod builder;
+mod certificates_guide;
 mod discovery;
+mod guide;
 mod handlers;
 mod identity;
 mod lifecycle;
