@@ -13,8 +13,10 @@ use proto::Mode;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  proto           writes the stubs of every .proto under proto/ to crates/aegis-proto/src/generated
-  proto --check   writes nothing; fails and names the files that `cargo xtask proto` would change";
+  proto                   writes the stubs of every .proto under proto/ to crates/aegis-proto/src/generated;
+                          refuses what breaks peers or code written against the protos that are committed
+  proto --allow-breaking  writes it all the same, and says what breaks
+  proto --check           writes nothing; fails and names what breaks, or else the files that would change";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mode = match arguments[..] {
         ["proto"] => Mode::Write,
+        ["proto", "--allow-breaking"] => Mode::WriteBreaking,
         ["proto", "--check"] => Mode::Check,
         _ => {
             eprintln!("{USAGE}");

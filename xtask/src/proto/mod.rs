@@ -3,7 +3,9 @@
 //! Nothing here knows a file, a package or a service by name, so that a new
 //! `.proto` file needs no edit anywhere.
 
+mod breaking;
 mod comments;
+mod elements;
 mod modules;
 mod names;
 mod output;
@@ -16,7 +18,9 @@ mod tests;
 
 use std::{fmt, io, path::Path, path::PathBuf};
 
+use breaking::Break;
 use output::{Change, Output};
+use package::Package;
 
 const PROTOS: &str = "proto";
 const GENERATED: &str = "crates/aegis-proto/src/generated";
@@ -24,8 +28,10 @@ const GENERATED: &str = "crates/aegis-proto/src/generated";
 /// What to do with the stubs once they are made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mode {
-    /// Bring the committed files up to date.
+    /// Bring the committed files up to date, unless that breaks somebody.
     Write,
+    /// Bring the committed files up to date.
+    WriteBreaking,
     /// Fail if a committed file is not up to date.
     Check,
 }
@@ -34,28 +40,32 @@ pub(crate) enum Mode {
 ///
 /// Nothing is written before all of them could be made.
 pub(crate) fn run(root: &Path, mode: Mode) -> Result<Report, ProtoError> {
-    let output = generate(&root.join(PROTOS))?;
     let directory = root.join(GENERATED);
+    let packages = package::group(source::compile(&root.join(PROTOS))?)?;
+    names::check(&packages)?;
+    let breaks = breaking::find(&directory, &packages)?;
+    let output = generate(&packages)?;
     let changes = output.changes(&directory)?;
     match mode {
-        Mode::Write => output.write(&directory, &changes)?,
+        Mode::Check | Mode::Write if !breaks.is_empty() => {
+            return Err(ProtoError::Breaking { breaks, changes });
+        }
         Mode::Check if !changes.is_empty() => return Err(ProtoError::Stale { changes }),
         Mode::Check => {}
+        Mode::Write | Mode::WriteBreaking => output.write(&directory, &changes)?,
     }
-    Ok(Report { files: output.len(), changes })
+    Ok(Report { files: output.len(), changes, breaks })
 }
 
-fn generate(protos: &Path) -> Result<Output, ProtoError> {
-    let packages = package::group(source::compile(protos)?)?;
-    names::check(&packages)?;
+fn generate(packages: &[Package]) -> Result<Output, ProtoError> {
     let mut output = Output::default();
-    for (name, content) in stubs::generate(&packages)? {
+    for (name, content) in stubs::generate(packages)? {
         output.add(name, content.into_bytes());
     }
-    for package in &packages {
+    for package in packages {
         output.add(package.descriptor_file(), package.descriptor_set());
     }
-    output.add("mod.rs".to_owned(), modules::render(&packages).into_bytes());
+    output.add("mod.rs".to_owned(), modules::render(packages).into_bytes());
     Ok(output)
 }
 
@@ -64,6 +74,7 @@ fn generate(protos: &Path) -> Result<Output, ProtoError> {
 pub(crate) struct Report {
     files: usize,
     changes: Vec<Change>,
+    breaks: Vec<Break>,
 }
 
 impl fmt::Display for Report {
@@ -72,8 +83,9 @@ impl fmt::Display for Report {
         if self.changes.is_empty() {
             return write!(f, ", all up to date");
         }
-        for change in &self.changes {
-            write!(f, "\n  {change}")?;
+        f.write_str(&list(&self.changes))?;
+        if !self.breaks.is_empty() {
+            write!(f, "\nbreaking, as allowed:{}", list(&self.breaks))?;
         }
         Ok(())
     }
@@ -91,6 +103,19 @@ pub(crate) enum ProtoError {
     /// The files are valid, but no Rust can be made of them.
     #[error("{}", .refusals.join("\n"))]
     Refused { refusals: Vec<String> },
+    /// The protos take away what somebody relies on.
+    #[error(
+        "breaking:{}\n\
+        A new shape goes beside the old one, into a package such as `aegis.<name>.v2`. \
+        Where nobody speaks the old one any more: `cargo xtask proto --allow-breaking`\n\
+        stubs that are not up to date:{}",
+        list(.breaks),
+        list(.changes)
+    )]
+    Breaking { breaks: Vec<Break>, changes: Vec<Change> },
+    /// What was committed cannot be read, so nothing can be compared with it.
+    #[error("{} holds no descriptors ({source}): restore it", path.display())]
+    Descriptors { path: PathBuf, source: protox::prost::DecodeError },
     /// The committed files are not what the protos say.
     #[error("stubs are not up to date, run `cargo xtask proto`:{}", list(.changes))]
     Stale { changes: Vec<Change> },
@@ -99,7 +124,7 @@ pub(crate) enum ProtoError {
     Generate { source: io::Error },
 }
 
-fn list(changes: &[Change]) -> String {
-    let lines: Vec<String> = changes.iter().map(|change| format!("\n  {change}")).collect();
+fn list(items: &[impl fmt::Display]) -> String {
+    let lines: Vec<String> = items.iter().map(|item| format!("\n  {item}")).collect();
     lines.concat()
 }

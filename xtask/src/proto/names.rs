@@ -210,7 +210,7 @@ fn check_service(
 }
 
 /// The oneof that a field is in, if a person wrote it: `optional` makes one too.
-fn in_oneof(field: &prost_types::FieldDescriptorProto) -> Option<usize> {
+pub(super) fn in_oneof(field: &prost_types::FieldDescriptorProto) -> Option<usize> {
     let index = field.oneof_index.filter(|_| !field.proto3_optional())?;
     usize::try_from(index).ok()
 }

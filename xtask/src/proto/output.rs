@@ -75,7 +75,7 @@ impl Output {
 }
 
 /// The names in `directory`; none if it does not exist.
-fn list(directory: &Path) -> Result<BTreeSet<String>, ProtoError> {
+pub(super) fn list(directory: &Path) -> Result<BTreeSet<String>, ProtoError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
@@ -88,7 +88,7 @@ fn list(directory: &Path) -> Result<BTreeSet<String>, ProtoError> {
         .collect()
 }
 
-fn access(path: &Path) -> impl FnOnce(io::Error) -> ProtoError {
+pub(super) fn access(path: &Path) -> impl FnOnce(io::Error) -> ProtoError {
     |source| ProtoError::Access { path: path.to_owned(), source }
 }
 

@@ -36,11 +36,11 @@ impl Package {
     }
 
     pub(super) fn stub_file(&self) -> String {
-        self.module().to_file_name_or(ROOT)
+        format!("{}.rs", stem(&self.module()))
     }
 
     pub(super) fn descriptor_file(&self) -> String {
-        format!("{}.bin", self.stub_file().trim_end_matches(".rs"))
+        format!("{}.bin", stem(&self.module()))
     }
 
     /// The files and all that they import, without comments: a changed comment
@@ -55,6 +55,12 @@ impl Package {
     pub(super) fn file_names(&self) -> Vec<String> {
         self.files.iter().map(|file| format!("proto/{}", file.name())).collect()
     }
+}
+
+/// What the files that are made of a package are called, up to their extension.
+pub(super) fn stem(module: &Module) -> String {
+    let segments: Vec<&str> = module.parts().map(|part| part.trim_start_matches("r#")).collect();
+    segments.join(".")
 }
 
 /// Sorts `sources` into packages, by name.

@@ -1,6 +1,8 @@
 //! The command as its users see it, on a workspace in a temporary directory.
 
-use std::{fs, path::PathBuf};
+mod breaking;
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use tempfile::TempDir;
 
@@ -42,6 +44,13 @@ impl Workspace {
 
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.generated(name)).unwrap()
+    }
+
+    /// All generated files.
+    fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(self.generated("")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
     }
 
     fn run(&self, mode: Mode) -> Result<Report, ProtoError> {
@@ -101,7 +110,7 @@ fn a_new_proto_needs_no_edit() {
 fn a_check_names_what_is_stale_missing_or_orphaned() {
     let workspace = Workspace::new(&[("greeter.proto", GREETER)]);
     workspace.run(Mode::Write).unwrap();
-    workspace.write("greeter.proto", &GREETER.replace("text = 1", "text = 2"));
+    workspace.write("greeter.proto", &GREETER.replace("text = 1;", "text = 1; bool loud = 2;"));
     fs::remove_file(workspace.generated("mod.rs")).unwrap();
     fs::write(workspace.generated("old.rs"), "").unwrap();
 
@@ -137,9 +146,13 @@ fn a_removed_proto_takes_its_stubs_along() {
     let workspace = Workspace::new(&[("greeter.proto", GREETER), ("farewell.proto", &farewell)]);
     workspace.run(Mode::Write).unwrap();
     workspace.remove("farewell.proto");
-    assert!(workspace.run(Mode::Check).unwrap_err().to_string().contains("aegis.farewell.v1.rs"));
+    let error = workspace.run(Mode::Check).unwrap_err().to_string();
+    for expected in ["aegis.farewell.v1.rs", "aegis.farewell.v1.bin"] {
+        let expected = format!("orphan  crates/aegis-proto/src/generated/{expected}");
+        assert!(error.contains(&expected), "no `{expected}` in\n{error}");
+    }
 
-    workspace.run(Mode::Write).unwrap();
+    workspace.run(Mode::WriteBreaking).unwrap();
     assert!(!workspace.generated("aegis.farewell.v1.rs").exists());
     assert!(!workspace.generated("aegis.farewell.v1.bin").exists());
     assert!(!workspace.read("mod.rs").contains("farewell"));
