@@ -8,6 +8,8 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
+use super::names;
+
 /// What is declared, and its name within its package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
@@ -115,7 +117,7 @@ impl Scope<'_> {
 
     fn message(&mut self, message: &DescriptorProto) {
         // No one wrote the message of a map's entries; its field names both types.
-        if is_entry(message) {
+        if names::is_entry(message) {
             return;
         }
         let proto3 = self.file.syntax() == "proto3";
@@ -184,17 +186,10 @@ impl Scope<'_> {
     }
 }
 
-fn is_entry(message: &DescriptorProto) -> bool {
-    message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
-}
-
 /// A field as a proto file declares it, with the oneof that it is in.
 fn field(field: &FieldDescriptorProto, message: Option<&DescriptorProto>, proto3: bool) -> String {
-    let entry = message.and_then(|message| {
-        let name = field.type_name().rsplit('.').next()?;
-        message.nested_type.iter().find(|nested| is_entry(nested) && nested.name() == name)
-    });
-    let oneof = super::names::in_oneof(field)
+    let entry = message.and_then(|message| names::map_entry(message, field));
+    let oneof = names::in_oneof(field)
         .and_then(|index| message.and_then(|message| message.oneof_decl.get(index)));
     let presence = match field.label() {
         _ if entry.is_some() => "",

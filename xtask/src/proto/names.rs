@@ -3,19 +3,27 @@
 use std::collections::BTreeMap;
 
 use heck::{ToSnakeCase, ToUpperCamelCase};
+use prost_build::Module;
 use prost_types::{
-    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, ServiceDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+    ServiceDescriptorProto,
+    field_descriptor_proto::{Label, Type},
 };
 
 use super::{ProtoError, package::Package};
 
-/// What each generated client has already.
-const CLIENT_METHODS: [&str; 7] = [
+/// What each generated client has already; `client.clone(..)` would find the
+/// methods of the prelude's traits, which borrow less, before its own.
+const CLIENT_METHODS: [&str; 11] = [
     "accept_compressed",
+    "clone",
+    "into",
     "max_decoding_message_size",
     "max_encoding_message_size",
     "new",
     "send_compressed",
+    "to_owned",
+    "try_into",
     "with_interceptor",
     "with_origin",
 ];
@@ -78,6 +86,12 @@ struct Scope(BTreeMap<String, String>);
 
 impl Scope {
     fn add(&mut self, rust: String, file: &str, element: String, refusals: &mut Vec<String>) {
+        if rust.trim_matches('_').is_empty() {
+            refusals.push(format!(
+                "proto/{file}: {element} has no letter or digit, of which Rust names are made: rename it"
+            ));
+            return;
+        }
         match self.0.get(&rust) {
             Some(other) if *other != element => refusals.push(format!(
                 "proto/{file}: {other} and {element} both become `{rust}` in Rust: rename one of them"
@@ -92,7 +106,7 @@ impl Scope {
 fn check_file(file: &FileDescriptorProto, scope: &mut Scope, refusals: &mut Vec<String>) {
     let name = file.name();
     for message in &file.message_type {
-        check_message(name, "", message, scope, refusals);
+        check_message(file, "", message, scope, refusals);
     }
     for it in &file.enum_type {
         check_enum(name, "", it, scope, refusals);
@@ -103,16 +117,16 @@ fn check_file(file: &FileDescriptorProto, scope: &mut Scope, refusals: &mut Vec<
 }
 
 fn check_message(
-    file: &str,
+    source: &FileDescriptorProto,
     parent: &str,
     message: &DescriptorProto,
     scope: &mut Scope,
     refusals: &mut Vec<String>,
 ) {
-    // The entries of a map are messages that no one wrote.
-    if message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry) {
+    if is_entry(message) {
         return;
     }
+    let file = source.name();
     let full = format!("{parent}{}", message.name());
     let rust = message.name().to_upper_camel_case();
     scope.add(rust, file, format!("message `{full}`"), refusals);
@@ -123,10 +137,12 @@ fn check_message(
         fields.add(field.name().to_snake_case(), file, element, refusals);
     }
 
+    check_accessors(source, &full, message, refusals);
+
     let mut inner = Scope::default();
     let parent = format!("{full}.");
     for nested in &message.nested_type {
-        check_message(file, &parent, nested, &mut inner, refusals);
+        check_message(source, &parent, nested, &mut inner, refusals);
     }
     for it in &message.enum_type {
         check_enum(file, &parent, it, &mut inner, refusals);
@@ -155,6 +171,45 @@ fn check_message(
     if !inner.0.is_empty() {
         let module = message.name().to_snake_case();
         scope.add(module, file, format!("the types in message `{full}`"), refusals);
+    }
+}
+
+/// Looks at the methods that a message gets beside its fields.
+fn check_accessors(
+    file: &FileDescriptorProto,
+    full: &str,
+    message: &DescriptorProto,
+    refusals: &mut Vec<String>,
+) {
+    let mut methods = Scope::default();
+    for field in message.field.iter().filter(|field| in_oneof(field).is_none()) {
+        let element = format!("field `{full}.{}`", field.name());
+        let name = field.name().to_snake_case();
+        let entry = map_entry(message, field);
+        let value = entry.map_or(Some(field), |entry| entry.field.get(1));
+        let names = match (field.label(), value.map(FieldDescriptorProto::r#type)) {
+            (_, Some(Type::Enum)) if entry.is_some() => {
+                if Module::from_protobuf_package_name(&name).to_string() != name {
+                    refusals.push(format!(
+                        "proto/{}: {element} is a map of enums with a name that Rust keeps for itself, \
+                         of which the generator makes no method: rename it",
+                        file.name(),
+                    ));
+                }
+                vec![format!("get_{name}"), format!("insert_{name}")]
+            }
+            (Label::Repeated, Some(Type::Enum)) => vec![format!("push_{name}"), name],
+            (_, Some(Type::Enum)) => vec![format!("set_{name}"), name],
+            (_, Some(Type::Message | Type::Group)) => continue,
+            // What may be absent has a method that gives its default.
+            (Label::Optional, _) if field.proto3_optional() || file.syntax() != "proto3" => {
+                vec![name]
+            }
+            _ => continue,
+        };
+        for name in names {
+            methods.add(name, file.name(), element.clone(), refusals);
+        }
     }
 }
 
@@ -198,9 +253,15 @@ fn check_service(
     refusals: &mut Vec<String>,
 ) {
     let element = format!("service `{}`", service.name());
-    let module = self::service(service.name().to_upper_camel_case()).to_snake_case();
-    for role in ["client", "server"] {
-        scope.add(format!("{module}_{role}"), file, element.clone(), refusals);
+    let camel = service.name().to_upper_camel_case();
+    let moved = if self::service(camel.clone()) == camel { "" } else { "_" };
+    let module = service.name().to_snake_case();
+    if module.is_empty() {
+        scope.add(module, file, element, refusals);
+    } else {
+        for role in ["client", "server"] {
+            scope.add(format!("{module}{moved}_{role}"), file, element.clone(), refusals);
+        }
     }
     let mut methods = Scope::default();
     for rpc in &service.method {
@@ -209,8 +270,22 @@ fn check_service(
     }
 }
 
+/// The message of the entries of `field`, if that is a map.
+pub(super) fn map_entry<'a>(
+    message: &'a DescriptorProto,
+    field: &FieldDescriptorProto,
+) -> Option<&'a DescriptorProto> {
+    let name = field.type_name().rsplit('.').next()?;
+    message.nested_type.iter().find(|nested| is_entry(nested) && nested.name() == name)
+}
+
+/// Whether no one wrote this message: the entries of a map are such.
+pub(super) fn is_entry(message: &DescriptorProto) -> bool {
+    message.options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
+}
+
 /// The oneof that a field is in, if a person wrote it: `optional` makes one too.
-pub(super) fn in_oneof(field: &prost_types::FieldDescriptorProto) -> Option<usize> {
+pub(super) fn in_oneof(field: &FieldDescriptorProto) -> Option<usize> {
     let index = field.oneof_index.filter(|_| !field.proto3_optional())?;
     usize::try_from(index).ok()
 }

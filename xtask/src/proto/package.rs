@@ -11,7 +11,7 @@ use super::{ProtoError, source::Source};
 /// The package that needs no mention in a path: that of this project.
 const ROOT: &str = "aegis";
 /// Modules of aegis-proto that are not made from a package.
-const TAKEN: [&str; 2] = ["convert", "generated"];
+const TAKEN: [&str; 3] = ["convert", "generated", "packages"];
 
 /// One protobuf package: the unit of a Rust module.
 #[derive(Debug)]
@@ -102,6 +102,11 @@ fn path(package: &str, files: &[FileDescriptorProto]) -> Result<Vec<String>, Str
     if package.is_empty() {
         return Err(format!("proto/{file}: no package: add `package {ROOT}.<name>.v1;`"));
     }
+    if package == "mod" {
+        return Err(format!(
+            "proto/{file}: the stubs of package `{package}` would be the file `mod.rs`, which lists all of them: rename the package"
+        ));
+    }
     let mut path: Vec<String> =
         Module::from_protobuf_package_name(package).parts().map(str::to_owned).collect();
     if path.first().is_some_and(|first| first == ROOT) {
@@ -117,6 +122,11 @@ fn path(package: &str, files: &[FileDescriptorProto]) -> Result<Vec<String>, Str
         let directory = directory.map(Path::to_string_lossy).unwrap_or_default();
         let directory = directory.replace(['/', '\\'], ".");
         path = Module::from_protobuf_package_name(&directory).parts().map(str::to_owned).collect();
+    }
+    if path.iter().any(String::is_empty) {
+        return Err(format!(
+            "proto/{file}: a part of package `{package}` has no letter or digit, of which Rust names are made: rename the package"
+        ));
     }
     match path.first() {
         None => Err(format!(

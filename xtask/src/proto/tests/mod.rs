@@ -1,6 +1,7 @@
 //! The command as its users see it, on a workspace in a temporary directory.
 
 mod breaking;
+mod builds;
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -20,12 +21,16 @@ struct Workspace(TempDir);
 
 impl Workspace {
     fn new(protos: &[(&str, &str)]) -> Self {
-        let workspace = Self(tempfile::tempdir().unwrap());
-        fs::create_dir(workspace.0.path().join(PROTOS)).unwrap();
+        let workspace = Self::at(tempfile::tempdir().unwrap());
         for (name, text) in protos {
             workspace.write(name, text);
         }
         workspace
+    }
+
+    fn at(place: TempDir) -> Self {
+        fs::create_dir(place.path().join(PROTOS)).unwrap();
+        Self(place)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -178,8 +183,15 @@ fn a_package_without_a_place_is_refused() {
         .check_refused(&["proto/a/a.proto", "several directories", "put them into one"]);
     Workspace::new(&[("a.proto", "syntax = \"proto3\"; message A {}")])
         .check_refused(&["proto/a.proto: no package", "add `package aegis."]);
-    Workspace::new(&[("a.proto", "syntax = \"proto3\"; package aegis.convert; message A {}")])
-        .check_refused(&["proto/a.proto", "`convert`", "rename the package"]);
+    for (package, reason) in [
+        ("aegis.convert.v1", "the module `convert`"),
+        ("aegis.packages.v1", "the module `packages`"),
+        ("mod", "the file `mod.rs`"),
+        ("aegis._.v1", "no letter or digit"),
+    ] {
+        Workspace::new(&[("a.proto", &format!("syntax = \"proto3\"; package {package};"))])
+            .check_refused(&["proto/a.proto", reason, package, "rename the package"]);
+    }
     Workspace::new(&[
         ("mesh/a.proto", bare),
         ("mesh/b.proto", "syntax = \"proto3\"; package aegis.mesh; message B {}"),
@@ -196,6 +208,12 @@ fn a_broken_proto_is_reported_with_file_and_line() {
         "import \"google/protobuf/any.proto\";\nimport \"google/protobuf/any.proto\";",
         &["proto/a/a.proto:4:1: ", "listed twice"],
     );
+    let a = proto("message A {}");
+    Workspace::new(&[("a/a.proto", &a), ("b/a.proto", &a)])
+        .check_refused(&["proto/b/a.proto:3:9: ", "already defined in file 'a/a.proto'"]);
+    let importer = proto("import \"a.proto\"; message B { A a = 1; }");
+    Workspace::new(&[("a/a.proto", &a), ("b.proto", &importer)])
+        .check_refused(&["proto/b.proto:3:1: ", "import 'a.proto' not found"]);
 }
 
 #[test]
@@ -263,6 +281,40 @@ fn names_that_meet_in_rust_are_refused_with_file_element_and_remedy() {
         "message EchoClient { message Inner {} } service Echo {}",
         &["the types in message `EchoClient` and service `Echo`", "`echo_client`"],
     );
+    for (fields, method) in [
+        ("E a = 1; E set_a = 2;", "set_a"),
+        ("E a = 1; optional int32 set_a = 2;", "set_a"),
+        ("repeated E a = 1; E push_a = 2;", "push_a"),
+        ("map<int32, E> a = 1; E get_a = 2;", "get_a"),
+        ("map<int32, E> a = 1; E insert_a = 2;", "insert_a"),
+    ] {
+        check_refused(
+            &format!("enum E {{ A = 0; }} message M {{ {fields} }}"),
+            &["field `M.a` and field `M.", &format!("`{method}` in Rust: rename one of them")],
+        );
+    }
+    check_refused(
+        "enum E { A = 0; } message M { map<int32, E> type = 1; }",
+        &["proto/a/a.proto: field `M.type` is a map of enums", "rename it"],
+    );
+}
+
+#[test]
+fn names_without_a_letter_are_refused() {
+    for (body, element) in [
+        ("message _ {}", "message `_`"),
+        ("message M { int32 _ = 1; }", "field `M._`"),
+        ("message M { message __ {} }", "message `M.__`"),
+        ("message M { oneof _ { int32 a = 1; } }", "oneof `M._`"),
+        ("message M { oneof a { int32 _ = 1; } }", "field `M._`"),
+        ("enum _ { A = 0; }", "enum `_`"),
+        ("enum E { _ = 0; }", "value `E._`"),
+        ("service _ {}", "service `_`"),
+        ("message M {} service S { rpc _(M) returns (M); }", "rpc `S._`"),
+    ] {
+        check_refused(body, &["proto/a/a.proto: ", element, "no letter or digit", ": rename it"]);
+        check_stubs(&body.replace('_', "_1"), &["pub "]);
+    }
 }
 
 #[test]
@@ -272,6 +324,7 @@ fn names_that_only_look_alike_are_kept() {
          message O { message Inner {} oneof inner { Inner i = 1; } }
          enum Feeding { FEEDING_SELF = 0; }
          enum Time { TIME_3S = 0; }
+         message Seconds { Time a = 1; int32 set_a = 2; map<int32, int32> type = 3; oneof set { Time set_b = 4; Time b = 5; } }
          message Words { int32 type = 1; int32 self = 2; int32 super = 3; int32 crate = 4; int32 async = 5; int32 gen = 6; optional int32 maybe = 7; }",
         &["enum TypeOneOf", "enum InnerOneOf", "Self_ = 0", "Time3s = 0", "pub r#gen: i32", "pub crate_: i32"],
     );
