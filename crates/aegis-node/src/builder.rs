@@ -166,7 +166,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Wraps every handler of this node, our own services excepted, in a tower layer; the last one added runs first.
+    /// Wraps every handler of this node, our own services excepted, in a tower layer; the first one added runs first,
+    /// as it does with tonic's own server.
     ///
     /// An error of the layer becomes a gRPC status: its own if it is a [`Status`](tonic::Status), else `UNKNOWN`.
     pub fn layer<L, B>(mut self, layer: L) -> Self

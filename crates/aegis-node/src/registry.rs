@@ -49,7 +49,9 @@ impl Registry {
                 mistakes.push(BuildError::Reserved { grpc_service: name.to_owned() });
                 continue;
             }
-            let handler = self.layers.iter().fold(handler.clone(), |handler, wrap| wrap(handler));
+            // The first layer is the outermost, as it is with tonic's own server and tower's `ServiceBuilder`.
+            let handler =
+                self.layers.iter().rev().fold(handler.clone(), |handler, wrap| wrap(handler));
             if !routes.add(Route { handler, infos: Some(Vec::new()) }) {
                 mistakes.push(BuildError::Duplicate { grpc_service: name.to_owned() });
             }

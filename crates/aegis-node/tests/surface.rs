@@ -72,14 +72,14 @@ impl Service<Request<Body>> for Noting {
 }
 
 #[tokio::test]
-async fn the_last_layer_runs_first_and_ours_have_none() {
+async fn the_first_layer_runs_first_and_ours_have_none() {
     let notes = Arc::<Mutex<Vec<_>>>::default();
     let note = |name| Note(name, Arc::clone(&notes));
     let with = |node: aegis_node::NodeBuilder| node.layer(note("first")).layer(note("last"));
     let (mesh, server, _lab) = node_with(Limits::default(), with).await;
     let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
     peer.ask().await;
-    assert_eq!(*notes.lock().unwrap(), ["last test.Lab", "first test.Lab"]);
+    assert_eq!(*notes.lock().unwrap(), ["first test.Lab", "last test.Lab"]);
     let ping = Request::post("https://server/aegis.MeshService/Ping")
         .header("content-type", "application/grpc")
         .body(())
