@@ -26,6 +26,7 @@
 )]
 
 mod age;
+mod as_tonic;
 mod builder;
 mod certificates_guide;
 mod discovery;
