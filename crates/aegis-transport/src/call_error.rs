@@ -7,6 +7,8 @@ use h2::Reason;
 use http::StatusCode;
 use tonic::{Code, Status};
 
+use crate::head::LONGEST;
+
 /// Why a call got no response, or a response lost its body.
 ///
 /// Names the node and the address it was sent to.
@@ -37,6 +39,8 @@ pub(crate) enum Cause {
     Http(StatusCode),
     /// The connection or the stream ended.
     Http2 { error: h2::Error, lost: Option<Arc<str>> },
+    /// The request's header list is too long to be sent.
+    LongHead { size: usize },
     /// The request cannot be written in HTTP/2.
     Request(h2::Error),
     /// The caller's own body failed.
@@ -52,7 +56,11 @@ impl CallError {
         let never_sent = match &cause {
             Cause::SlotLost => Some(NeverSent::SlotLost),
             Cause::Http2 { error, .. } => never_sent(error),
-            Cause::Http(_) | Cause::Request(_) | Cause::RequestBody(_) | Cause::Trailers => None,
+            Cause::Http(_)
+            | Cause::LongHead { .. }
+            | Cause::Request(_)
+            | Cause::RequestBody(_)
+            | Cause::Trailers => None,
         };
         Self { node: node.clone(), address: address.clone(), cause, never_sent }
     }
@@ -77,6 +85,7 @@ impl CallError {
         match &self.cause {
             Cause::Http(status) => http_code(*status),
             Cause::Http2 { error, .. } => http2_code(error),
+            Cause::LongHead { .. } => Code::ResourceExhausted,
             Cause::Request(_) | Cause::Trailers => Code::Internal,
             Cause::RequestBody(status) => status.code(),
             Cause::SlotLost => Code::Unavailable,
@@ -138,6 +147,10 @@ impl fmt::Display for CallError {
             Cause::Http(status) => {
                 write!(f, "node {node} at {address} answered HTTP {status} without a gRPC status")
             }
+            Cause::LongHead { size } => write!(
+                f,
+                "the metadata of the call to node {node} at {address} is {size} bytes long, above the {LONGEST} that are sent"
+            ),
             // Where the peer breaks the protocol or floods us, the source says which.
             Cause::Http2 { error, .. } if error.is_go_away() && !error.is_remote() => {
                 write!(f, "the connection to node {node} at {address} was given up")
@@ -182,7 +195,7 @@ impl Error for CallError {
         match &self.cause {
             Cause::Http2 { error, .. } | Cause::Request(error) => Some(error),
             Cause::RequestBody(status) => Some(status),
-            Cause::Http(_) | Cause::SlotLost | Cause::Trailers => None,
+            Cause::Http(_) | Cause::LongHead { .. } | Cause::SlotLost | Cause::Trailers => None,
         }
     }
 }

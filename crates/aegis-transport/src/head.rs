@@ -9,6 +9,19 @@ const AGENT: &str = concat!("aegis/", env!("CARGO_PKG_VERSION"));
 const OUR_AGENT: HeaderValue = HeaderValue::from_static(AGENT);
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// The longest header list that is sent, in bytes.
+///
+/// A server answers one that is longer than it takes; but from four times its limit on, which most servers leave at 16 KiB,
+/// it may end the connection, and with it the calls of others.
+pub(crate) const LONGEST: usize = 60 << 10;
+
+/// The size of a request's header list, without its pseudo-headers of fixed length (RFC 9113 §6.5.2).
+pub(crate) fn size(head: &http::Request<()>) -> usize {
+    let path = head.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let fields = head.headers().iter();
+    path + fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>()
+}
+
 /// The request's head as it goes on the wire, and its body.
 pub(crate) fn split<B>(
     request: http::Request<B>,

@@ -13,7 +13,7 @@ use http_body::Body;
 
 use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
 use crate::call_error::{CallError, Cause};
-use crate::head::split;
+use crate::head::{LONGEST, size, split};
 use crate::lease::Lease;
 use crate::pump::{Pump, Pumped};
 use crate::sanitize::sanitize;
@@ -49,6 +49,7 @@ impl Slot {
     ///
     /// Of the request's URI only path and query count: `:scheme` is `https`, `:authority` the node's server name.
     /// `te: trailers` and the user agent are set (one that is there is kept, with ours after it).
+    /// A request with more than 60 KiB of metadata is not sent, since a server may end the connection for it.
     /// A small body goes out together with the head. Of a longer one, the rest goes out as the peer gives window,
     /// and goes on after the response has begun; it stops, with a reset, when the response body has ended or was dropped.
     /// Interim responses (1xx) are skipped; a response that is neither 200 nor has a gRPC status is an error.
@@ -74,6 +75,10 @@ impl Slot {
             return Err(fail(Cause::SlotLost));
         };
         let (head, mut body) = split(request, connection);
+        let size = size(&head);
+        if LONGEST < size {
+            return Err(fail(Cause::LongHead { size }));
+        }
         let start = poll_fn(|cx| Poll::Ready(Start::of(&mut body, cx)))
             .await
             .map_err(|status| fail(Cause::RequestBody(status)))?;

@@ -99,7 +99,12 @@ pub(crate) fn status(status: &Status) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    if text.len() < 1_000 { format!("{text:?}") } else { format!("{} bytes", text.len()) }
+    if text.len() < 1_000 {
+        return format!("{text:?}");
+    }
+    let begin: String = text.chars().take(10).collect();
+    let end: String = text.chars().skip(text.chars().count() - 15).collect();
+    format!("{begin:?} to {end:?}, {} bytes", text.len())
 }
 
 /// Where the text is nobody's promise.

@@ -7,6 +7,7 @@ mod describe;
 mod echo;
 mod layers;
 mod limits;
+mod long_headers;
 mod metadata;
 mod row;
 mod seen;
@@ -15,7 +16,7 @@ mod streams;
 mod time;
 mod wire;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aegis::{Node, Server, ServiceInfo};
 use aegis_testing::TestMesh;
@@ -60,8 +61,8 @@ async fn a_call_through_aegis_is_seen_as_one_through_plain_tonic() {
             continue;
         }
         rows += 1;
-        let plain = play(Way::Plain, row).await;
-        let ours = play(Way::Aegis, again).await;
+        let plain = play(Way::Plain, row).await.outcome;
+        let ours = play(Way::Aegis, again).await.outcome;
         let (plain_expected, ours_expected, why) = match expected {
             Expected::Same => (plain.clone(), plain.clone(), "as plain tonic"),
             Expected::Both(lines) => (owned(&lines), owned(&lines), "as written"),
@@ -89,8 +90,15 @@ enum Way {
     Aegis,
 }
 
-/// Makes the row's call, and after it another one that has to go well.
-async fn play(way: Way, row: Row) -> Outcome {
+struct Played {
+    outcome: Outcome,
+    took: Duration,
+    /// Which our node has accepted.
+    connections: u64,
+}
+
+/// Makes the row's call, and after it others that have to go well.
+async fn play(way: Way, row: Row) -> Played {
     let name = row.name;
     let [first, second] = row.server_layers;
     let handler = InterceptedService::new(row.server, row.server_intercept);
@@ -125,14 +133,19 @@ async fn play(way: Way, row: Row) -> Outcome {
         }
     };
     let client = Client::new(wire.clone(), row.client, server);
+    let began = Instant::now();
     let outcome = tokio::time::timeout(LIMIT, (row.call)(client)).await;
+    let took = began.elapsed();
     let mut outcome = outcome.unwrap_or_else(|_| vec!["it hangs".to_owned()]);
     let mut next = Client::new(wire, Settings::default(), server).at("/test.Echo/Ping");
-    match tokio::time::timeout(LIMIT, next.unary(Bytes::from("ping"))).await {
-        Ok(Ok(answer)) => assert_eq!(answer.into_inner(), "ping"),
-        other => outcome.push(format!("the call after {name} fails: {other:?}")),
+    for _ in 0..10 {
+        match tokio::time::timeout(LIMIT, next.unary(Bytes::from("ping"))).await {
+            Ok(Ok(answer)) => assert_eq!(answer.into_inner(), "ping"),
+            other => outcome.push(format!("a call after {name} fails: {other:?}")),
+        }
     }
-    outcome
+    let connections = serving.nodes.as_ref().map_or(0, |(server, _)| server.stats().accepted);
+    Played { outcome, took, connections }
 }
 
 #[derive(Default)]
