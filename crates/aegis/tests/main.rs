@@ -35,4 +35,5 @@ mod handlers;
 mod identity;
 mod lifecycle;
 mod service;
+mod services_guide;
 mod unread;
