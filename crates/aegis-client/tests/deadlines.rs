@@ -80,9 +80,17 @@ async fn a_deadline_that_has_passed_is_not_sent() {
     let mesh = Mesh::new();
     let provider = Provider::start(&mesh, "a").await;
     let (_pool, client) = mesh.connected(&[&provider]).await;
-    let status = send(&client, timed(Duration::ZERO)).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
+    for timeout in [Duration::ZERO, Duration::from_nanos(1)] {
+        let status = send(&client, timed(timeout)).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout:?}");
+    }
+    let past = Instant::now() - Duration::from_secs(1);
+    for own in [request(), timed(PATIENCE)] {
+        let status = deadline::scope(past, send(&client, own)).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+    }
     assert_eq!(provider.requests(), 0);
+    call(&client).await.unwrap();
 }
 
 #[tokio::test]
@@ -96,13 +104,25 @@ async fn long_and_malformed_timeouts_are_taken_or_refused_but_never_fire_at_once
         assert!(header.len() <= 9, "{header:?}");
     }
     let before = provider.requests();
-    for malformed in ["100000000S", "-1S", "5", "1.5S"] {
+    let written = |values: &[&str]| {
         let mut request = request();
-        request.metadata_mut().insert("grpc-timeout", malformed.parse().unwrap());
-        let status = send(&client, request).await.unwrap_err();
+        for value in values {
+            request.metadata_mut().append("grpc-timeout", value.parse().unwrap());
+        }
+        request
+    };
+    for malformed in [&["100000000S"][..], &["-1S"], &["5"], &[""], &["1.5S"], &["1S", "1S"]] {
+        let status = send(&client, written(malformed)).await.unwrap_err();
         assert_status(&status, Code::InvalidArgument, &["grpc-timeout"]);
     }
+    let status = send(&client, written(&["0m"])).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(provider.requests(), before);
+    send(&client, written(&["99999999H"])).await.unwrap();
+    // Ten years are as good as all of them.
+    let header = provider.last_headers()["grpc-timeout"].to_str().unwrap().to_owned();
+    let minutes: u64 = header.strip_suffix('M').expect(&header).parse().unwrap();
+    assert_eq!(minutes, 10 * 365 * 24 * 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
