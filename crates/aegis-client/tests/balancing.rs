@@ -1,13 +1,12 @@
 //! Who gets a call.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aegis_client::Verdict;
 use aegis_core::NodeId;
 use aegis_testing::eventually;
 use aegis_tls::TlsOptions;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::mesh::{Mesh, PATIENCE, call, call_many, fill, identity, one_connection, request, send};
@@ -29,36 +28,6 @@ async fn three_connected_providers_share_the_calls_exactly() {
     assert_eq!(explanation.moved, 0);
     let picks: Vec<_> = explanation.candidates.iter().map(|it| it.picks).collect();
     assert_eq!(picks, [1_000; 3]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn providers_that_are_down_silent_or_rude_cost_no_call() {
-    let mesh = Mesh::new();
-    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
-    let down = Provider::start(&mesh, "down").await.kill().await;
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let rude = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addresses = [
-        ("a", a.address),
-        ("b", b.address),
-        ("down", down),
-        ("rude", rude.local_addr().unwrap()),
-        ("silent", silent.local_addr().unwrap()),
-    ];
-    // It takes each connection and closes it.
-    let closing = tokio::spawn(async move {
-        while let Ok(accepted) = rude.accept().await {
-            drop(accepted);
-        }
-    });
-    let pool = mesh.builder(&addresses).build().unwrap();
-    // From a cold start: nobody is connected yet.
-    let began = Instant::now();
-    let counts = call_many(&identity(&pool), 1_000).await.unwrap();
-    assert_eq!(counts.values().sum::<usize>(), 1_000);
-    assert!(counts.keys().all(|id| id == "a" || id == "b"), "{counts:?}");
-    assert!(began.elapsed() < Duration::from_secs(4), "no call waits for a dial to give up");
-    closing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

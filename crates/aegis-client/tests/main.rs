@@ -8,6 +8,7 @@ mod raw;
 
 mod balancing;
 mod building;
+mod dead_ends;
 mod deadlines;
 mod errors;
 mod explaining;
