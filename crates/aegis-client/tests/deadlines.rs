@@ -84,7 +84,7 @@ async fn a_deadline_that_has_passed_is_not_sent() {
         let status = send(&client, timed(timeout)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded, "{timeout:?}");
     }
-    let past = Instant::now() - Duration::from_secs(1);
+    let past = Instant::now();
     for own in [request(), timed(PATIENCE)] {
         let status = deadline::scope(past, send(&client, own)).await.unwrap_err();
         assert_eq!(status.code(), Code::DeadlineExceeded);

@@ -34,6 +34,7 @@ mod guide;
 mod handlers;
 mod identity;
 mod lifecycle;
+mod outage;
 mod service;
 mod services_guide;
 mod unread;
