@@ -55,7 +55,35 @@
 //! # }
 //! ```
 //!
-//! The manual is [`guide`].
+//! # Where to begin
+//!
+//! | you | read |
+//! |---|---|
+//! | want to see two programs call each other | [`guide::quickstart`] |
+//! | look for a step in a service's life, or know the Go original | [`guide::services`] |
+//! | have to issue certificates | [`guide::certificates`] |
+//! | have programs with tonic | [`guide::adopting`] |
+//! | write tests | [`guide::testing`] |
+//! | look at an error | [`guide::troubleshooting`] |
+//! | decide whether to use it | [`guide::limitations`] |
+//!
+//! # For those who know the Go original
+//!
+//! | Go | here |
+//! |---|---|
+//! | `NewNodeBuilder()`, `WithID`, `WithName`, `WithType`, `WithAddress` | [`Node::builder`], [`id`](NodeBuilder::id), [`name`](NodeBuilder::name), [`node_type`](NodeBuilder::node_type), [`address`](NodeBuilder::address) (bound), [`advertise_address`](NodeBuilder::advertise_address) (told to others) |
+//! | `WithServices` and `WithServiceRegistration` | [`service`](NodeBuilder::service), which advertises and registers; apart: [`advertise`](NodeBuilder::advertise), [`routes`](NodeBuilder::routes) |
+//! | `WithCertDir` | [`cert_dir`](NodeBuilder::cert_dir) for development; else [`tls`](NodeBuilder::tls) with [`TlsOptions`] |
+//! | `Build()`, start, stop | [`build`](NodeBuilder::build) reports every mistake; [`Node::start`] gives a [`Server`]; [`run_until_signal`](Server::run_until_signal), [`shutdown`](Server::shutdown) |
+//! | `NewServiceClientPool(node)`, `Close` | [`Node::pool`], without a node [`ServicePool::builder`]; [`ServicePool::close`] drains, a drop closes |
+//! | `NewServiceClient(pool, name, version, new)` | [`ServiceClient::new`] |
+//! | `Get(ctx)`: one provider for each client | [`get`](ServiceClient::get): one for each call; [`pinned`](ServiceClient::pinned) is Go's |
+//! | `ErrNoProviders`, `ErrNoTLSConfig` | [`NoProviders`](client::Error::NoProviders), [`NoTlsConfig`](client::Error::NoTlsConfig); from a call's status by [`from_status`](client::Error::from_status); a node without TLS is not built ([`BuildError::NoTlsConfig`](node::BuildError::NoTlsConfig)) |
+//! | `CallerFromContext`, `NodeID`, `Certificate` | [`Caller::from_request`], [`node_id`](Caller::node_id), [`certificate`](Caller::certificate), and [`node_type`](Caller::node_type) |
+//! | `AddPeer`, `PingPeer`, `GetPeerHealth`, `SyncTopology` | [`Node::peers`]: [`add`](node::Peers::add), [`ping`](node::Peers::ping), [`health`](node::Peers::health), [`sync`](node::Peers::sync); [`join`](NodeBuilder::join) does by itself what they do by hand |
+//! | `Topology.GetServiceProviders`, `GetNodesByService` | [`Node::directory`], [`snapshot`](Directory::snapshot): [`providers`](Snapshot::providers), [`nodes_by_service`](Snapshot::nodes_by_service), [`node`](Snapshot::node); changes by [`watch`](Directory::watch) |
+//! | `SetHealth`, `CheckHealth` | [`Node::health`]: [`Health`](node::Health), which is `grpc.health.v1` as well |
+//! | `make proto` | `cargo xtask proto` for shared protos, a `build.rs` for your own |
 //!
 //! # What it does not do
 //!
