@@ -21,6 +21,7 @@ use crate::call;
 use crate::dispatch::Routes;
 use crate::keepalive::Keepalive;
 use crate::limits::Limits;
+use crate::linger::Lingering;
 use crate::stats::Counters;
 use crate::timer::after;
 
@@ -100,6 +101,7 @@ pub(crate) async fn serve<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    let (io, linger) = Lingering::new(io);
     let (io, activity) = Watched::new(io);
     let handshake = timeout(limits.handshake_timeout, builder(&limits).handshake::<_, Bytes>(io));
     let mut connection = tokio::select! {
@@ -128,6 +130,7 @@ where
             () = &mut timer => match stage {
                 Stage::Open => {
                     stage = Stage::Old;
+                    linger.ask();
                     connection.graceful_shutdown();
                     timer.as_mut().reset(after(limits.max_age_grace));
                 }
@@ -160,6 +163,7 @@ where
             Some(joined) = calls.join_next(), if !calls.is_empty() => tell_panic(&joined),
             () = &mut drained, if matches!(stage, Stage::Open) => {
                 stage = Stage::Draining;
+                linger.ask();
                 connection.graceful_shutdown();
                 keepalive.ask();
                 timer.as_mut().reset(after(Duration::MAX));

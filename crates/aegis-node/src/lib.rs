@@ -34,6 +34,7 @@ mod health;
 mod identities;
 mod keepalive;
 mod limits;
+mod linger;
 mod mesh_service;
 mod message;
 mod muffle;

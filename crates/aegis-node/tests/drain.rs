@@ -103,6 +103,30 @@ async fn late_streams_are_served_until_the_peer_knows_and_then_refused_as_never_
 }
 
 #[tokio::test]
+async fn what_a_peer_sends_before_it_reads_the_end_does_not_reset_the_connection() {
+    let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(LIMIT)).await;
+    let mut frames = Frames::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let flags = END_HEADERS | END_STREAM;
+    frames.send(Kind::Headers, flags, 1, &request_block("/test.Lab/Seen")).await;
+    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
+    let shutdown = tokio::spawn(server.shutdown());
+    let mut ping = frames.next(Kind::Ping).await;
+    while ping.flags & ACK != 0 {
+        ping = frames.next(Kind::Ping).await;
+    }
+    frames.send(Kind::Ping, ACK, 0, &ping.payload).await;
+    frames.rest().await;
+    // The server has ended its side. A request that has crossed its goodbye must not make it throw away the answers
+    // that the peer has not read: on a reset connection the second of these fails.
+    for stream in [3, 5] {
+        frames.send(Kind::Headers, flags, stream, &request_block("/test.Lab/Seen")).await;
+    }
+    drop(frames);
+    timeout(LIMIT, shutdown).await.unwrap().unwrap().unwrap();
+    assert_eq!(lab.seen.calls(), 1);
+}
+
+#[tokio::test]
 async fn a_peer_that_reads_nothing_holds_the_end_for_a_second() {
     let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(STEP)).await;
     let mut frames = Frames::connect(mesh.ca(), "deaf", server.local_addr()).await;
