@@ -77,16 +77,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let limit = match &mut this.limit {
-            Some(limit) => limit,
-            None => {
-                ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
-                if !this.asked.0.load(Ordering::Relaxed) {
-                    return Poll::Ready(Ok(()));
-                }
-                this.limit.insert(Box::pin(sleep(LINGER)))
-            }
-        };
+        if this.limit.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        if !this.asked.0.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let limit = this.limit.get_or_insert_with(|| Box::pin(sleep(LINGER)));
         if limit.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
