@@ -7,21 +7,21 @@
 //! Each line is printed from what came back; the exit code is 0 only if all of it came true.
 //! `--break ca|discovery|drain|intruder` spoils one step, to show that the tour notices.
 
-use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use aegis::{Node, Server, ServiceChannel, ServiceClient, ServiceInfo, ServicePool, TlsOptions};
+use aegis::{Node, Server, ServiceChannel, ServiceClient, ServiceInfo, ServicePool};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use aegis_proto::identity::v1::{GetUserRequest, GetUserResponse};
 use examples::args::{self, Outcome};
 use examples::identity::{CALLER_ID, CALLER_TYPE, Identity};
+use examples::load::Load;
+use examples::strangers;
+use examples::tour::{line, millis};
 use lexopt::Arg::Long;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 const USAGE: &str = "\
@@ -44,19 +44,12 @@ enum Break {
     Intruder,
 }
 
-impl FromStr for Break {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "ca" => Ok(Self::Ca),
-            "discovery" => Ok(Self::Discovery),
-            "drain" => Ok(Self::Drain),
-            "intruder" => Ok(Self::Intruder),
-            _ => Err(format!("{text:?} is none of ca, discovery, drain, intruder")),
-        }
-    }
-}
+const BREAKS: [(&str, Break); 4] = [
+    ("ca", Break::Ca),
+    ("discovery", Break::Discovery),
+    ("drain", Break::Drain),
+    ("intruder", Break::Intruder),
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -198,21 +191,16 @@ async fn call_both(identity: &Identities) -> Outcome {
 /// One provider leaves while callers go on.
 async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> Outcome {
     let leaving = server.node().id().clone();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let mut callers = JoinSet::new();
-    for _ in 0..8 {
-        let (identity, stopped) = (identity.clone(), stopped.clone());
-        callers.spawn(async move {
-            let (mut made, mut lost) = (0_u32, Vec::new());
-            while !*stopped.borrow() {
-                made += 1;
-                if let Err(error) = get_user(&identity).await {
-                    lost.push(error.to_string());
-                }
+    let calling = identity.clone();
+    let load = Load::start(8, move || {
+        let identity = calling.clone();
+        async move {
+            match get_user(&identity).await {
+                Ok(response) => Ok(response.into_inner().name),
+                Err(error) => Err(error.to_string()),
             }
-            (made, lost)
-        });
-    }
+        }
+    });
     sleep(WORK * 5).await;
     let began = Instant::now();
     if broken == Some(Break::Drain) {
@@ -222,18 +210,12 @@ async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> 
     }
     let took = millis(began);
     sleep(WORK * 5).await;
-    stop.send_replace(true);
-    let (made, lost) = callers.join_all().await.into_iter().fold(
-        (0, Vec::new()),
-        |(made, mut lost), (more, errors)| {
-            lost.extend(errors);
-            (made + more, lost)
-        },
-    );
-    if let Some(first) = lost.first() {
+    let tally = load.stop().await;
+    if let Some(first) = &tally.first_failure {
         return Err(format!(
-            "{} of {made} calls were lost while {leaving} left, the first: {first}",
-            lost.len()
+            "{} of {} calls were lost while {leaving} left, the first: {first}",
+            tally.failed,
+            tally.calls()
         )
         .into());
     }
@@ -241,8 +223,9 @@ async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> 
     line(
         "drain",
         format_args!(
-            "{leaving} left in {took} while 8 callers went on: {made} calls, {} lost; the next went to {name}",
-            lost.len()
+            "{leaving} left in {took} while 8 callers went on: {} calls, {} lost; the next went to {name}",
+            tally.calls(),
+            tally.failed
         ),
     );
     Ok(())
@@ -250,19 +233,11 @@ async fn drain(server: Server, identity: &Identities, broken: Option<Break>) -> 
 
 /// Somebody with a certificate of another CA, who knows everything else, is refused.
 async fn intrude(server: &Server, directory: &Path, broken: Option<Break>) -> Outcome {
-    let other = directory.join("elsewhere");
     let refused_before = server.stats().refused;
     // The same name, issued elsewhere; or, to spoil the tour, by the mesh's own CA.
-    let issuer = if broken == Some(Break::Intruder) { directory } else { other.as_path() };
-    Node::builder().id("mallory-1").node_type("storage").cert_dir(issuer).build()?;
-    let read = |directory: &Path, name: &str| std::fs::read(directory.join(name));
-    let trusted = [read(issuer, "ca-cert.pem")?, read(directory, "ca-cert.pem")?].concat();
-    let tls = TlsOptions::pem(
-        read(issuer, "mallory-1-cert.pem")?,
-        read(issuer, "mallory-1-key.pem")?,
-        trusted,
-    )
-    .allow_development();
+    let elsewhere = directory.join("elsewhere");
+    let issuer = if broken == Some(Break::Intruder) { directory } else { elsewhere.as_path() };
+    let tls = strangers::outsider(&strangers::issue(issuer, "mallory-1", "storage")?, directory)?;
     let pool = ServicePool::builder()
         .tls(tls)
         .provider(server.node().id().as_str(), server.local_addr().to_string(), [IDENTITY_V1])
@@ -271,16 +246,9 @@ async fn intrude(server: &Server, directory: &Path, broken: Option<Break>) -> Ou
     let Err(error) = get_user(&identity).await else {
         return Err("the intruder was let in".into());
     };
-    // The server counts a refusal once it has said goodbye, a moment after the intruder reads it.
-    let began = Instant::now();
-    while server.stats().refused == refused_before {
-        if STEP < began.elapsed() {
-            return Err(format!(
-                "the intruder's call failed, but the server refused nobody: {error}"
-            )
-            .into());
-        }
-        sleep(Duration::from_millis(5)).await;
+    if !strangers::refusal_counted(server, refused_before, STEP).await {
+        let text = format!("the intruder's call failed, but the server refused nobody: {error}");
+        return Err(text.into());
     }
     line("intruder", format_args!("certificate of another CA: refused. It reads: {error}"));
     Ok(())
@@ -306,19 +274,10 @@ fn parse() -> Outcome<Task> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("break") => broken = Some(args::value("break", &mut parser)?),
+            Long("break") => broken = Some(args::choice("break", &mut parser, &BREAKS)?),
             Long("help") => return Ok(Task::Help),
             _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
         }
     }
     Ok(Task::Tour(broken))
-}
-
-fn millis(began: Instant) -> String {
-    format!("{:.1} ms", began.elapsed().as_secs_f64() * 1e3)
-}
-
-#[expect(clippy::print_stdout, reason = "the tour's lines")]
-fn line(what: impl Display, text: impl Display) {
-    println!("{:<12}{text}", what.to_string());
 }

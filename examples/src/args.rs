@@ -42,6 +42,22 @@ where
     })
 }
 
+/// The value of an option that is one of a few words.
+pub fn choice<T: Copy>(
+    option: &str,
+    parser: &mut lexopt::Parser,
+    choices: &[(&str, T)],
+) -> Outcome<T> {
+    let text = parser.value()?.string()?;
+    match choices.iter().find(|(word, _)| *word == text) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            Err(format!("--{option}: {text:?} is none of {}", words.join(", ")).into())
+        }
+    }
+}
+
 /// The value of an option that is a duration: `500ms`, `5s`, `2m` or plain seconds (`1.5`).
 pub fn duration(option: &str, parser: &mut lexopt::Parser) -> Outcome<Duration> {
     let text = parser.value()?.string()?;
