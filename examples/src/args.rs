@@ -49,13 +49,11 @@ pub fn choice<T: Copy>(
     choices: &[(&str, T)],
 ) -> Outcome<T> {
     let text = parser.value()?.string()?;
-    match choices.iter().find(|(word, _)| *word == text) {
-        Some((_, choice)) => Ok(*choice),
-        None => {
-            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-            Err(format!("--{option}: {text:?} is none of {}", words.join(", ")).into())
-        }
+    if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
+        return Ok(*choice);
     }
+    let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+    Err(format!("--{option}: {text:?} is none of {}", words.join(", ")).into())
 }
 
 /// The value of an option that is a duration: `500ms`, `5s`, `2m` or plain seconds (`1.5`).

@@ -60,6 +60,7 @@ impl Load {
 
 /// What came of some calls.
 #[derive(Debug, Default, Clone)]
+#[non_exhaustive]
 pub struct Tally {
     /// How many each provider answered.
     pub by_provider: BTreeMap<String, u64>,

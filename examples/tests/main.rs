@@ -8,7 +8,8 @@
     reason = "helpers of tests, too, end a test this way"
 )]
 
+mod directory;
 mod foreign;
 mod process;
 mod processes;
-mod tour;
+mod steps;

@@ -164,7 +164,7 @@ fn read(mut pipe: impl std::io::Read + Send + 'static) -> std::thread::JoinHandl
     })
 }
 
-fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
