@@ -19,7 +19,8 @@ pub(crate) struct Provider {
 
 impl Provider {
     pub(crate) fn new(connections: &Connections, entry: &Arc<NodeEntry>) -> Arc<Self> {
-        let target = Target::new(entry.node_id().clone(), entry.addresses().to_vec());
+        let target = Target::new(entry.node_id().clone(), entry.addresses().to_vec())
+            .record(entry.incarnation(), entry.revision());
         let foreign = entry.is_foreign();
         Arc::new(Self {
             link: connections.link(if foreign { target.foreign() } else { target }),
@@ -35,14 +36,9 @@ impl Provider {
         if Arc::ptr_eq(&known, entry) {
             return;
         }
-        let order = |entry: &NodeEntry| (entry.incarnation(), entry.revision());
-        let is_new = order(&known) != order(entry);
         *known = Arc::clone(entry);
         drop(known);
-        self.link.set_addresses(entry.addresses().to_vec());
-        if is_new {
-            self.link.retry();
-        }
+        self.link.set_record(entry.addresses().to_vec(), entry.incarnation(), entry.revision());
     }
 
     pub(crate) fn node_id(&self) -> &NodeId {

@@ -6,7 +6,7 @@ use crate::clock::LONGEST;
 use crate::settings::Backoff;
 
 /// When a node is dialled next. Sans-IO: clock and chance (in 0..1) are arguments.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Attempts {
     /// Dials that failed in a row.
     failures: u32,

@@ -10,12 +10,13 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::dial::Dialler;
+use crate::dial::{Dialled, Dialler};
 use crate::error::DialError;
 use crate::keeper::Keeper;
 use crate::link::Link;
 use crate::network::Network;
-use crate::node::{Adopted, Node};
+use crate::node::{About, Adopted, Node};
+use crate::past::{Past, Trouble};
 use crate::settings::Settings;
 use crate::signals::Changes;
 use crate::task::report;
@@ -42,13 +43,26 @@ struct Owner {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     nodes: DashMap<NodeId, Arc<Node>>,
+    /// What is known of nodes that could not be reached and that nobody wants now.
+    past: Past,
 }
 
 impl Registry {
     /// Removes a node that nobody wants; `false` when somebody does, meanwhile.
-    pub(crate) fn forget(&self, node: &Arc<Node>) -> bool {
-        let unwanted =
-            |_: &NodeId, known: &Arc<Node>| Arc::ptr_eq(known, node) && !known.is_wanted();
+    ///
+    /// What its keeper has learned of it is there before anybody can ask for it again.
+    pub(crate) fn forget(
+        &self,
+        node: &Arc<Node>,
+        learned: impl FnOnce() -> Option<Trouble>,
+    ) -> bool {
+        let unwanted = |_: &NodeId, known: &Arc<Node>| {
+            let gone = Arc::ptr_eq(known, node) && !known.is_wanted();
+            if gone && let Some(trouble) = learned() {
+                self.past.remember(node.id.clone(), trouble);
+            }
+            gone
+        };
         self.nodes.remove_if(&node.id, unwanted).is_some()
     }
 }
@@ -59,12 +73,21 @@ pub struct Target {
     node: NodeId,
     addresses: Vec<Address>,
     foreign: bool,
+    record: (u64, u64),
 }
 
 impl Target {
     /// A node of an aegis mesh, and where it listens.
     pub fn new(node: NodeId, addresses: Vec<Address>) -> Self {
-        Self { node, addresses, foreign: false }
+        Self { node, addresses, foreign: false, record: (0, 0) }
+    }
+
+    /// The number of the record that says so, its incarnation and its revision: one that is higher than any before ends a
+    /// backoff, also where the addresses are the same.
+    #[must_use]
+    pub fn record(mut self, incarnation: u64, revision: u64) -> Self {
+        self.record = (incarnation, revision);
+        self
     }
 
     /// The server is not aegis: it is asked only every 5 min whether it lives.
@@ -106,10 +129,11 @@ impl Connections {
     ///
     /// Outside a tokio runtime.
     pub fn link(&self, target: Target) -> Link {
-        let Target { node: id, addresses, foreign } = target;
-        let (node, known) = self.hold(id, &addresses, foreign, None);
+        let addresses = target.addresses.clone();
+        let record = target.record;
+        let (node, known) = self.hold(target, None);
         if known {
-            node.set_addresses(addresses);
+            node.learn(addresses, record);
         }
         Link::held(node, self.owner.dialler.settings.wait)
     }
@@ -130,19 +154,42 @@ impl Connections {
         if self.is_closed() {
             return Err(DialError::Closed);
         }
-        let ways = &self.owner.dialler;
-        let addresses = [address.clone()];
-        let dialled = ways.dial(None, &addresses).await?;
+        let addresses = vec![address.clone()];
+        let dialled = self.owner.dialler.dial(None, &addresses).await?;
+        let id = dialled.peer.node_id().clone();
+        if id == *self.owner.dialler.tls.spiffe_id().node_id() {
+            return Err(DialError::OwnNode { address: address.clone() });
+        }
+        self.adopt(Target::new(id, addresses), dialled).await
+    }
+
+    /// Dials a node once, now, whatever was tried before; the node is kept connected from then on.
+    ///
+    /// A failure is the caller's to report: the log says nothing of it, and nothing is dialled again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives the attempt up.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn dial(&self, target: Target) -> Result<Link, DialError> {
         if self.is_closed() {
             return Err(DialError::Closed);
         }
-        let id = dialled.peer.node_id().clone();
-        if id == *ways.tls.spiffe_id().node_id() {
-            return Err(DialError::OwnNode { address: address.clone() });
+        let dialled = self.owner.dialler.dial(Some(&target.node), &target.addresses).await?;
+        self.adopt(target, dialled).await
+    }
+
+    /// Hands a connection to the node's keeper, and waits until it is known.
+    async fn adopt(&self, target: Target, dialled: Dialled) -> Result<Link, DialError> {
+        if self.is_closed() {
+            return Err(DialError::Closed);
         }
         let (adopted, taken_over) = Adopted::new(dialled);
-        let (node, _) = self.hold(id, &addresses, false, Some(adopted));
-        let link = Link::held(node, ways.settings.wait);
+        let (node, _) = self.hold(target, Some(adopted));
+        let link = Link::held(node, self.owner.dialler.settings.wait);
         let mut changes = link.changes();
         let closed = async {
             while !self.is_closed() {
@@ -157,14 +204,9 @@ impl Connections {
     }
 
     /// The node with one more hold on it, and whether it was known.
-    fn hold(
-        &self,
-        id: NodeId,
-        addresses: &[Address],
-        foreign: bool,
-        adopted: Option<Adopted>,
-    ) -> (Arc<Node>, bool) {
+    fn hold(&self, target: Target, adopted: Option<Adopted>) -> (Arc<Node>, bool) {
         let owner = &self.owner;
+        let Target { node: id, addresses, foreign, record } = target;
         // The entry is locked until the hold is taken: its keeper cannot end in between.
         let (node, known) = match owner.registry.nodes.entry(id) {
             Entry::Occupied(entry) => {
@@ -173,13 +215,10 @@ impl Connections {
                 (node, true)
             }
             Entry::Vacant(entry) => {
-                let node = Arc::new(Node::new(
-                    entry.key().clone(),
-                    foreign,
-                    addresses.to_vec(),
-                    owner.changed.clone(),
-                    Arc::clone(&owner.closed),
-                ));
+                let about = About { id: entry.key().clone(), foreign, addresses, record };
+                let past = owner.registry.past.recall(&about);
+                let (changed, closed) = (owner.changed.clone(), Arc::clone(&owner.closed));
+                let node = Arc::new(Node::new(about, past, changed, closed));
                 node.hold();
                 if !self.is_closed() {
                     entry.insert(Arc::clone(&node));

@@ -16,6 +16,7 @@ use crate::error::DialError;
 use crate::keepalive::Watchdog;
 use crate::network::BoxFuture;
 use crate::node::{Adopted, Dialling, Node};
+use crate::past::Trouble;
 use crate::signals::Counters;
 use crate::task::report;
 
@@ -57,20 +58,26 @@ struct Kept {
 
 impl Keeper {
     pub(crate) fn new(node: Arc<Node>, registry: Arc<Registry>, dialler: Arc<Dialler>) -> Self {
+        let past = node.take_past();
+        let (attempts, not_before, last_error, warned, said_down) = match past {
+            Some(past) => (past.attempts, past.not_before, past.error, past.warned, past.said_down),
+            None => (Attempts::default(), Instant::now(), None, None, false),
+        };
         Self {
-            news: node.news(),
+            // Also what came before the keeper is news.
+            news: 0,
             node,
             registry,
             dialler,
             drivers: JoinSet::new(),
             kept: Vec::new(),
             dial: None,
-            attempts: Attempts::default(),
-            not_before: Instant::now(),
-            last_error: None,
+            attempts,
+            not_before,
+            last_error,
             last_good: None,
-            warned: None,
-            said_down: false,
+            warned,
+            said_down,
         }
     }
 
@@ -78,7 +85,7 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         loop {
             let again = self.look(Instant::now());
-            if self.kept.is_empty() && self.registry.forget(&self.node) {
+            if self.kept.is_empty() && self.registry.forget(&self.node, || self.trouble()) {
                 return;
             }
             tokio::select! {
@@ -92,6 +99,20 @@ impl Keeper {
                 () = wait(again) => {}
             }
         }
+    }
+
+    /// What whoever wants the node again should know, if it could not be reached.
+    fn trouble(&self) -> Option<Trouble> {
+        let in_trouble = 0 < self.attempts.failures() || self.said_down;
+        in_trouble.then(|| Trouble {
+            attempts: self.attempts,
+            not_before: self.not_before,
+            error: self.last_error.clone(),
+            warned: self.warned,
+            said_down: self.said_down,
+            addresses: self.node.addresses(),
+            record: self.node.record(),
+        })
     }
 
     /// Brings what there is nearer to what is wanted, and says when to look again at the latest.

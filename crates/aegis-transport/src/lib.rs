@@ -53,6 +53,7 @@ mod line;
 mod link;
 mod network;
 mod node;
+mod past;
 mod pump;
 mod sanitize;
 mod settings;

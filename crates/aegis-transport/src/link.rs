@@ -47,6 +47,11 @@ impl Link {
         self.0.node.set_addresses(addresses);
     }
 
+    /// The same, as a record of the node says it: one with a higher number than any before ends a backoff, too.
+    pub fn set_record(&self, addresses: Vec<Address>, incarnation: u64, revision: u64) {
+        self.0.node.learn(addresses, (incarnation, revision));
+    }
+
     /// Ends a backoff: something was heard of the node.
     pub fn retry(&self) {
         self.0.node.retry();

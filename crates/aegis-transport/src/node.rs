@@ -11,6 +11,7 @@ use crate::connection::Connection;
 use crate::dial::Dialled;
 use crate::error::{DialError, Unavailable};
 use crate::lease::Lease;
+use crate::past::Trouble;
 use crate::signals::Signals;
 
 /// What is known of one node, shared by its links, its calls and its keeper.
@@ -23,11 +24,24 @@ pub(crate) struct Node {
     connections: ArcSwap<Vec<Arc<Connection>>>,
     links: AtomicUsize,
     addresses: Mutex<Arc<[Address]>>,
+    /// The highest number of a record that said where the node is.
+    record: Mutex<(u64, u64)>,
     /// Counts what makes the keeper forget its failures.
     news: AtomicU64,
     /// Connections that were made without knowing that they would lead here.
     adopted: Mutex<Vec<Adopted>>,
     dialling: Mutex<Dialling>,
+    /// What an earlier keeper learned, for the next one.
+    past: Mutex<Option<Trouble>>,
+}
+
+/// Which node it is, and how it is reached.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: NodeId,
+    pub(crate) foreign: bool,
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) record: (u64, u64),
 }
 
 /// A connection on its way to the keeper; dropped once the keeper has made it known.
@@ -53,6 +67,20 @@ pub(crate) enum Dialling {
     Later { failures: u32, at: Instant, error: Arc<DialError> },
 }
 
+impl Dialling {
+    /// How it stands with a node that is wanted again.
+    fn after(past: Option<&Trouble>) -> Self {
+        let Some(past) = past else { return Self::Now { failures: 0, error: None } };
+        let (failures, error) = (past.attempts.failures(), past.error.clone());
+        match error {
+            Some(error) if Instant::now() < past.not_before => {
+                Self::Later { failures, at: past.not_before, error }
+            }
+            error => Self::Now { failures, error },
+        }
+    }
+}
+
 impl PartialEq for Dialling {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -65,12 +93,14 @@ impl PartialEq for Dialling {
 
 impl Node {
     pub(crate) fn new(
-        id: NodeId,
-        foreign: bool,
-        addresses: Vec<Address>,
+        about: About,
+        past: Option<Trouble>,
         any_changed: watch::Sender<()>,
         closed: Arc<AtomicBool>,
     ) -> Self {
+        let About { id, foreign, addresses, record } = about;
+        // A record that is older than one that was known is no reason to take a known one for news.
+        let record = past.as_ref().map_or(record, |past| past.record.max(record));
         Self {
             id,
             foreign,
@@ -78,9 +108,11 @@ impl Node {
             connections: ArcSwap::default(),
             links: AtomicUsize::new(0),
             addresses: Mutex::new(addresses.into()),
+            record: Mutex::new(record),
             news: AtomicU64::new(0),
             adopted: Mutex::default(),
-            dialling: Mutex::new(Dialling::Now { failures: 0, error: None }),
+            dialling: Mutex::new(Dialling::after(past.as_ref())),
+            past: Mutex::new(past),
         }
     }
 
@@ -107,6 +139,20 @@ impl Node {
         }
     }
 
+    /// Takes over what a record says; one that is later than any before, or that names other addresses, is news.
+    pub(crate) fn learn(&self, addresses: Vec<Address>, record: (u64, u64)) {
+        let is_later = {
+            let mut known = lock(&self.record);
+            let is_later = *known < record;
+            *known = record.max(*known);
+            is_later
+        };
+        self.set_addresses(addresses);
+        if is_later {
+            self.retry();
+        }
+    }
+
     pub(crate) fn retry(&self) {
         self.news.fetch_add(1, Ordering::SeqCst);
         self.signals.wake_keeper();
@@ -125,6 +171,14 @@ impl Node {
 
     pub(crate) fn addresses(&self) -> Arc<[Address]> {
         Arc::clone(&lock(&self.addresses))
+    }
+
+    pub(crate) fn record(&self) -> (u64, u64) {
+        *lock(&self.record)
+    }
+
+    pub(crate) fn take_past(&self) -> Option<Trouble> {
+        lock(&self.past).take()
     }
 
     pub(crate) fn news(&self) -> u64 {

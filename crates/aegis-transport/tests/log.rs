@@ -11,14 +11,14 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::support::{Server, eventually};
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn count(&self, level: &str) -> usize {
+    pub(crate) fn count(&self, level: &str) -> usize {
         self.text().lines().filter(|line| line.contains(level)).count()
     }
 }
@@ -42,7 +42,7 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-fn listen() -> (Lines, tracing::subscriber::DefaultGuard) {
+pub(crate) fn listen() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)

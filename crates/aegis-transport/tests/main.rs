@@ -13,6 +13,7 @@
 mod bodies;
 mod channels;
 mod closing;
+mod crashed;
 mod deadlines;
 mod dialling;
 mod going_away;
