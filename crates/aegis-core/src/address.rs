@@ -45,6 +45,17 @@ impl Address {
         // An IPv4-mapped unspecified address ends at the dialler's own host too.
         self.port != 0 && !self.ip().is_some_and(|ip| ip.to_canonical().is_unspecified())
     }
+
+    /// Whether it leads every host to itself: `127.0.0.1` and its like, `[::1]` and `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        self.ip().map_or_else(
+            || {
+                let name = self.host.strip_suffix('.').unwrap_or(&self.host);
+                name.eq_ignore_ascii_case("localhost")
+            },
+            |ip| ip.to_canonical().is_loopback(),
+        )
+    }
 }
 
 impl From<SocketAddr> for Address {
@@ -227,6 +238,22 @@ mod tests {
             ("[::ffff:0.0.0.0]:1", false),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().is_reachable(), reachable, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_own_host_is_known_as_such() {
+        for (text, loopback) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("localhost:1", true),
+            ("10.0.0.1:1", false),
+            ("[fe80::1]:1", false),
+            ("localhost.example:1", false),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().is_loopback(), loopback, "{text}");
         }
     }
 }

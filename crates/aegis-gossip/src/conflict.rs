@@ -9,6 +9,7 @@ use aegis_topology::{
     Instance, NodeState, SignedRecord, Stamp, SyncRequest, SyncResponse, Verified,
 };
 use aegis_transport::Target;
+use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
 use crate::core::{Core, Met};
@@ -163,7 +164,10 @@ async fn ask(
 ) -> Option<(Instance, SignedRecord)> {
     // Apart from the shared connections, where our own id means ourselves.
     let apart = core.connections.apart();
-    let link = apart.link(Target::new(core.own_id(), addresses));
+    // Once, and without a word in the log: mostly there is nobody.
+    let target = Target::new(core.own_id(), addresses);
+    let until = Instant::now() + PROBE;
+    let link = timeout_at(until, apart.dial(target)).await.ok()?.ok()?;
     let mut request = SyncRequest::default();
     request.stamps = vec![Stamp::unknown(own.key())];
     if introduce && own.advertises() {
@@ -172,9 +176,9 @@ async fn ask(
             core.replica().record(own.key()).map(|it| it.signed().clone()).into_iter().collect();
     }
     let mut request = Request::new(wire::SyncRequest::from(request));
-    request.set_timeout(PROBE);
+    request.set_timeout(until - Instant::now());
     let mut client = DirectoryServiceClient::new(link.channel());
-    let response = tokio::time::timeout(PROBE, client.sync(request)).await.ok()?.ok()?;
+    let response = timeout_at(until, client.sync(request)).await.ok()?.ok()?;
     let response = SyncResponse::try_from(response.into_inner()).ok()?;
     let signed = response.records.into_iter().next()?;
     let record = decode_record(&signed.body).ok()?;

@@ -1,9 +1,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "server")]
+use aegis_core::Address;
 use aegis_core::NodeId;
 use aegis_proto::convert::decode_record;
 use aegis_tls::Tls;
+#[cfg(feature = "server")]
+use aegis_topology::Key;
 use aegis_topology::{
     Directory, Merged, NodeEntry, NodeState, Publisher, Refusal, Replica, SignedRecord, SyncState,
     Timestamp, Verified, check_size,
@@ -12,7 +16,6 @@ use aegis_transport::Connections;
 use tokio::sync::watch;
 
 use crate::Settings;
-use crate::clock::now;
 use crate::inbox::{Admission, Inbox, Origin};
 use crate::verifier::Verifier;
 
@@ -41,6 +44,23 @@ pub(crate) struct Met {
     pub(crate) first_hand: bool,
 }
 
+/// What became of the records that a peer sent.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    /// How many were news.
+    pub(crate) news: usize,
+    /// What the sender does not know of itself: a record of an earlier run, which wins over the one that it showed.
+    pub(crate) past: Option<SignedRecord>,
+}
+
+/// What a look at a record brought.
+enum Checked {
+    New(Box<Verified>),
+    Known,
+    /// It loses to this one of an earlier run of the sender.
+    Past(SignedRecord),
+}
+
 impl Core {
     pub(crate) fn new(tls: Tls, connections: Connections, settings: Settings) -> Self {
         Self {
@@ -57,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Verifies and merges what a peer sent; returns how many records were news. `unreadable` ones came with them.
+    /// Verifies and merges what a peer sent; `unreadable` records came with them.
     ///
     /// Only what would change something is verified, what is over the peer's budget is not even decoded, and the
     /// runtime gets its turn in between.
@@ -67,16 +87,16 @@ impl Core {
         origin: Origin,
         records: Vec<SignedRecord>,
         unreadable: usize,
-    ) -> usize {
-        self.inbox.unreadable(from, unreadable, now());
+    ) -> Admitted {
+        self.inbox.unreadable(from, unreadable, self.now());
         let count = records.len();
-        let mut news = 0;
+        let mut admitted = Admitted::default();
         for (at, record) in records.into_iter().enumerate() {
             // Eight verifications take about half a millisecond.
             if at % 8 == 7 {
                 tokio::task::yield_now().await;
             }
-            let now = now();
+            let now = self.now();
             match self.inbox.admit(from, origin, &record, now) {
                 Admission::Admitted => {}
                 Admission::OverBudget => {
@@ -85,43 +105,69 @@ impl Core {
                 }
                 Admission::Refused => continue,
             }
-            match self.check(&record, now) {
-                Ok(Some(record)) => news += usize::from(self.merge(from, record)),
-                Ok(None) => self.inbox.was_known(from, origin, now),
+            match self.check(from, &record, now) {
+                Ok(Checked::New(record)) => {
+                    admitted.news += usize::from(self.merge(from, *record));
+                }
+                Ok(Checked::Known) => self.inbox.was_known(from, origin, now),
+                Ok(Checked::Past(record)) => {
+                    self.inbox.was_known(from, origin, now);
+                    admitted.past = Some(record);
+                }
                 Err(refusal) => self.inbox.refuse(from, &record, &refusal, now),
             }
         }
-        if 0 < news {
+        if 0 < admitted.news {
             self.announce();
         }
-        news
+        admitted
     }
 
     /// Verifies a record, if it would change anything.
-    fn check(&self, signed: &SignedRecord, now: Timestamp) -> Result<Option<Verified>, Refusal> {
+    fn check(
+        &self,
+        from: &NodeId,
+        signed: &SignedRecord,
+        now: Timestamp,
+    ) -> Result<Checked, Refusal> {
         let limits = &self.settings.limits;
         check_size(signed, limits)?;
         // Not trusted yet: a claim that would change nothing need not be verified.
         let claim = decode_record(&signed.body)
             .map_err(|error| Refusal::Body { source: Box::new(error) })?;
         // Records end all the time, and a peer's clock may be behind ours: nobody is to blame.
-        let over = claim.expires_at <= now;
-        if over || !self.replica().wants(claim.key(), claim.precedence, signed.body_hash()) {
-            return Ok(None);
+        if claim.expires_at <= now {
+            return Ok(Checked::Known);
+        }
+        {
+            let replica = self.replica();
+            if !replica.wants(claim.key(), claim.precedence, signed.body_hash()) {
+                // A node shows a record of its own that loses to one of an earlier run.
+                let past = (claim.owner.node_id() == from)
+                    .then(|| replica.record(claim.key()))
+                    .flatten()
+                    .filter(|held| held.record().instance != claim.instance)
+                    .filter(|held| claim.precedence < held.precedence());
+                return Ok(past.map_or(Checked::Known, |it| Checked::Past(it.signed().clone())));
+            }
         }
         let verifier = Verifier { tls: &self.tls };
         let domain = self.tls.spiffe_id();
-        Verified::new(signed.clone(), &verifier, domain.trust_domain(), limits, now).map(Some)
+        // What this node itself signed in an earlier run is not from the future, however late it says it is: since then
+        // our clock was set back.
+        let now = if claim.owner == domain { now.max(claim.issued_at) } else { now };
+        let record = Verified::new(signed.clone(), &verifier, domain.trust_domain(), limits, now)?;
+        Ok(Checked::New(Box::new(record)))
     }
 
     /// Merges a record; whoever merged the last of several calls [`announce`](Self::announce).
     pub(crate) fn merge(&self, from: &NodeId, record: Verified) -> bool {
         let owner = record.record().owner.node_id().clone();
-        let merged = self.replica().merge(record, now());
+        let merged = self.replica().merge(record, self.now());
         match merged {
             Merged::Changed => true,
             Merged::Equivocation { changed } => {
-                self.inbox.equivocated(&owner, from, now());
+                self.inbox.equivocated(&owner, from, self.now());
                 changed
             }
             #[cfg(feature = "server")]
@@ -184,6 +230,11 @@ impl Core {
         }
     }
 
+    /// The clock by which certificates are judged, too: there is one for a node.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.tls.now().into()
+    }
+
     pub(crate) fn directory(&self) -> Directory {
         self.publisher.directory()
     }
@@ -205,7 +256,26 @@ impl Core {
         let domain = self.tls.spiffe_id();
         let verifier = Verifier { tls: &self.tls };
         let limits = &self.settings.limits;
-        Verified::new(signed, &verifier, domain.trust_domain(), limits, now())
+        Verified::new(signed, &verifier, domain.trust_domain(), limits, self.now())
+    }
+
+    /// Says once in the log that a peer on another host advertises what leads every host to itself.
+    pub(crate) fn look_at_addresses_of(&self, peer: &NodeId) {
+        let key = Key::of(self.tls.spiffe_id().trust_domain(), peer);
+        let addresses: Vec<_> = match self.replica().record(key) {
+            Some(record) => record.record().description.addresses().to_vec(),
+            None => return,
+        };
+        if !addresses.is_empty()
+            && addresses.iter().all(Address::is_loopback)
+            && self.inbox.is_first_loopback(peer)
+        {
+            tracing::warn!(
+                node = %peer, ?addresses,
+                "a node on another host advertises only addresses of its own host, where nobody else can reach it; \
+                 it needs an advertise_address"
+            );
+        }
     }
 
     pub(crate) fn met(&self) -> watch::Receiver<Option<Met>> {

@@ -10,7 +10,6 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Status};
 
 use crate::SyncError;
-use crate::clock::now;
 use crate::core::Core;
 use crate::inbox::Origin;
 
@@ -49,7 +48,7 @@ pub(crate) async fn exchange(
         .max_encoding_message_size(MAX_MESSAGE);
     let call_timeout = core.settings.call_timeout.min(LONGEST_CALL);
     let end = Instant::now() + call_timeout * SLOW_CALLS;
-    let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce, now());
+    let (mut exchange, mut request) = Exchange::open(&core.replica(), introduce, core.now());
     let mut synced = Synced { node_id, news: 0, calls: 0, equal: false };
     loop {
         let mut message = Request::new(wire::SyncRequest::from(request));
@@ -65,7 +64,7 @@ pub(crate) async fn exchange(
         synced.calls += 1;
         let records = response.records.clone();
         let unreadable = response.unreadable;
-        synced.news += core.admit(&synced.node_id, Origin::Asked, records, unreadable).await;
+        synced.news += core.admit(&synced.node_id, Origin::Asked, records, unreadable).await.news;
         let progress = exchange.proceed(&core.replica(), &response);
         match progress {
             Progress::Call(next) => request = next,

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,8 @@ pub(crate) struct Inbox {
     over_budget: AtomicU64,
     equivocations: AtomicU64,
     conflicts: AtomicU64,
+    /// Nodes that advertise what nobody can reach.
+    loopback: Mutex<HashSet<NodeId>>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +99,8 @@ pub struct Counters {
     pub equivocations: u64,
     /// Times another living process with our own identity was found.
     pub conflicts: u64,
+    /// Nodes on other hosts that advertise only addresses of their own host, such as `127.0.0.1`.
+    pub loopback: u64,
 }
 
 impl Inbox {
@@ -110,6 +114,7 @@ impl Inbox {
             over_budget: AtomicU64::new(0),
             equivocations: AtomicU64::new(0),
             conflicts: AtomicU64::new(0),
+            loopback: Mutex::default(),
         }
     }
 
@@ -204,6 +209,17 @@ impl Inbox {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a node whose addresses nobody can reach; whether it was not counted before.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_first_loopback(&self, node: &NodeId) -> bool {
+        let mut known = self.loopback();
+        known.len() < self.nodes && known.insert(node.clone())
+    }
+
+    fn loopback(&self) -> MutexGuard<'_, HashSet<NodeId>> {
+        self.loopback.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -211,6 +227,7 @@ impl Inbox {
             over_budget: read(&self.over_budget),
             equivocations: read(&self.equivocations),
             conflicts: read(&self.conflicts),
+            loopback: u64::try_from(self.loopback().len()).unwrap_or(u64::MAX),
         }
     }
 

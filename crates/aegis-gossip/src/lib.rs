@@ -45,7 +45,6 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod clock;
 #[cfg(feature = "server")]
 mod conflict;
 mod core;
@@ -67,6 +66,7 @@ mod seeds;
 #[cfg(feature = "server")]
 mod service;
 mod settings;
+mod target;
 mod tasks;
 mod verifier;
 #[cfg(feature = "server")]

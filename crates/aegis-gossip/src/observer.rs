@@ -8,8 +8,8 @@ use aegis_proto::convert::records;
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_tls::Tls;
-use aegis_topology::{Directory, SyncState};
-use aegis_transport::{Connections, Link, Target};
+use aegis_topology::{Directory, NodeEntry, SignedRecord, SyncRequest, SyncState};
+use aegis_transport::{Connections, Link};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
@@ -19,6 +19,7 @@ use crate::exchange::{MAX_MESSAGE, Synced, exchange};
 use crate::inbox::Origin;
 use crate::seeds::{RETRY_GROWTH, Seeds, dial, warn_while_alone};
 use crate::settings::jittered;
+use crate::target::target;
 use crate::{Counters, Settings, SyncError, tasks};
 
 /// A process that follows a mesh's directory without being in it: one that only calls.
@@ -118,7 +119,7 @@ async fn follow(shared: Arc<Shared>, at: usize) {
         for choice in round {
             let began = Instant::now();
             if let Err(error) = shared.follow_one(&choice).await {
-                tracing::debug!(?choice, error = %Chain::new(&error), "cannot follow the directory here");
+                tracing::debug!(%choice, error = %Chain::new(&error), "cannot follow the directory here");
                 if let Choice::Seed(address) = &choice {
                     shared.failures.failed(&shared.core, address, &error);
                 }
@@ -135,8 +136,17 @@ async fn follow(shared: Arc<Shared>, at: usize) {
 /// Whom to follow next.
 #[derive(Clone, Debug)]
 enum Choice {
-    Member(NodeId, Vec<Address>),
+    Member(Arc<NodeEntry>),
     Seed(Address),
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(node) => node.node_id().fmt(f),
+            Self::Seed(address) => address.fmt(f),
+        }
+    }
 }
 
 impl Shared {
@@ -148,7 +158,7 @@ impl Shared {
             .nodes()
             .iter()
             .filter(|node| !node.addresses().is_empty() && !followed.contains(node.node_id()))
-            .map(|node| Choice::Member(node.node_id().clone(), node.addresses().to_vec()))
+            .map(|node| Choice::Member(Arc::clone(node)))
             .collect();
         fastrand::shuffle(&mut members);
         let seeds = if at == 0 { self.seeds.as_slice() } else { &[] };
@@ -165,9 +175,7 @@ impl Shared {
                 }
                 dialled => dialled?,
             },
-            Choice::Member(id, addresses) => {
-                self.core.connections.link(Target::new(id.clone(), addresses.clone()))
-            }
+            Choice::Member(node) => self.core.connections.link(target(node)),
         };
         let id = link.node_id().clone();
         if !self.followed().insert(id.clone()) {
@@ -201,7 +209,11 @@ impl Shared {
             let (records, unreadable) = records(delta.records).map_err(|error| {
                 SyncError::Message { node: link.node_id().clone(), source: Arc::new(error) }
             })?;
-            self.core.admit(link.node_id(), Origin::Asked, records, unreadable).await;
+            let admitted =
+                self.core.admit(link.node_id(), Origin::Asked, records, unreadable).await;
+            if let Some(past) = admitted.past {
+                self.tell(link, past).await;
+            }
             // The root says that this was the last page.
             if !delta.root.is_empty() && !synced {
                 synced = true;
@@ -210,6 +222,19 @@ impl Shared {
                     self.failures.succeeded(&self.core, address);
                 }
             }
+        }
+    }
+
+    /// Shows a member a record of an earlier run of it that wins over what it shows: there may be nobody else left who holds
+    /// it, and a member that knows it outbids it.
+    async fn tell(&self, link: &Link, past: SignedRecord) {
+        let mut request = SyncRequest::default();
+        request.records = vec![past];
+        let mut request = Request::new(wire::SyncRequest::from(request));
+        request.set_timeout(self.core.settings.call_timeout);
+        let mut client = DirectoryServiceClient::new(link.channel());
+        if let Err(status) = client.sync(request).await {
+            tracing::debug!(node = %link.node_id(), %status, "cannot tell a node of its past");
         }
     }
 

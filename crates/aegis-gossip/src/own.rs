@@ -9,7 +9,6 @@ use aegis_topology::{
 use bytes::Bytes;
 
 use crate::PublishError;
-use crate::clock::now;
 use crate::core::Core;
 
 /// The own record of a member: written, signed and merged here and nowhere else.
@@ -32,7 +31,7 @@ struct Inner {
 impl Own {
     pub(crate) fn new(core: &Core, instance: Instance, description: Description) -> Self {
         let last = core.settings.last_incarnation;
-        let author = Author::new(core.tls.spiffe_id(), instance, description, last, now());
+        let author = Author::new(core.tls.spiffe_id(), instance, description, last, core.now());
         let key = author.key();
         let inner = Inner { author, advertises: true, signed_until: Timestamp::default() };
         Self { key, instance, inner: Mutex::new(inner) }
@@ -61,7 +60,7 @@ impl Own {
             let inner = self.lock();
             let certificate: Timestamp = core.tls.not_after().into();
             inner.advertises
-                && (inner.author.is_due(now(), &core.settings.limits)
+                && (inner.author.is_due(core.now(), &core.settings.limits)
                     || inner.signed_until != certificate)
         };
         if !due {
@@ -125,7 +124,7 @@ impl Own {
 impl Inner {
     fn sign(&mut self, core: &Core) -> Result<(), PublishError> {
         let not_after = core.tls.not_after().into();
-        let record = self.author.write(now(), &core.settings.limits, not_after);
+        let record = self.author.write(core.now(), &core.settings.limits, not_after);
         let signed = sign(core, &record)?;
         let verified = core.verify_own(signed).map_err(|source| PublishError::Record { source })?;
         core.merge(self.author.owner().node_id(), verified);

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use aegis_core::NodeId;
 use aegis_topology::{NodeEntry, Snapshot};
-use aegis_transport::{Connections, Link, Target};
+use aegis_transport::{Connections, Link};
 use tokio::time::Instant;
+
+use crate::target::target;
 
 /// Peers that are synced with time and again; one is replaced now and then.
 const STICKY: usize = 8;
@@ -152,8 +154,9 @@ impl Peers {
             peer.record = record;
             peer.trouble = None;
         }
-        // Also where a link exists: the record may say another address than the last one, or the seed.
-        let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
+        // Also where a link exists: the record may say another address than the last one, or the seed, and a later one
+        // ends the link's backoff.
+        let link = self.connections.link(target(node));
         peer.link = Some(link.clone());
         self.hold(state, link)
     }
@@ -190,9 +193,10 @@ impl State {
         unknown.filter_map(|(_, peer)| peer.link.clone()).collect()
     }
 
+    /// Whether a peer in trouble is worth a try: its time has come, or somebody else reached it.
     fn is_due(&self, id: &NodeId, now: Instant) -> bool {
         let trouble = self.peers.get(id).and_then(|peer| peer.trouble);
-        trouble.is_none_or(|trouble| trouble.retry_at <= now)
+        trouble.is_none_or(|trouble| trouble.retry_at <= now) || self.is_connected(id)
     }
 
     fn is_resting(&self, id: &NodeId, now: Instant) -> bool {

@@ -8,7 +8,6 @@ use aegis_transport::{DialError, Link};
 use tokio::time::Instant;
 
 use crate::SyncError;
-use crate::clock::now;
 use crate::core::Core;
 
 /// How much longer each wait for a seed is: a quarter of the time that it has been down, as processes start together
@@ -83,7 +82,7 @@ impl Seeds {
             tracing::info!(%address, error = %reason, "cannot reach a seed yet; trying on");
         }
         state.failures.retain(|failure| failure.address != *address);
-        state.failures.push(SyncFailure::new(address.clone(), reason, now()));
+        state.failures.push(SyncFailure::new(address.clone(), reason, core.now()));
         core.set_sync_state(SyncState::Failing(state.failures.as_slice().into()));
     }
 

@@ -1,4 +1,5 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aegis_core::NodeId;
@@ -46,10 +47,14 @@ impl DirectoryService for DirectoryHandler {
     ) -> Result<Response<wire::SyncResponse>, Status> {
         let caller = self.member(&request)?;
         let _running = self.begin(caller.node_id())?;
+        let is_remote = is_of_another_host(&request);
         let request = SyncRequest::try_from(request.into_inner())?;
         let core = &self.shared.core;
         let records = request.records.clone();
         core.admit(caller.node_id(), Origin::Pushed, records, request.unreadable).await;
+        if is_remote {
+            core.look_at_addresses_of(caller.node_id());
+        }
         let response = core.replica().answer(&request);
         Ok(Response::new(response.into()))
     }
@@ -106,6 +111,14 @@ impl DirectoryService for DirectoryHandler {
         };
         Ok(Response::new(Box::pin(stream::unfold(follow, Follow::next))))
     }
+}
+
+/// Whether a request came from another host, as far as the addresses of its connection tell.
+fn is_of_another_host<T>(request: &Request<T>) -> bool {
+    let ip = |address: Option<SocketAddr>| address.map(|it| it.ip().to_canonical());
+    let (remote, local) = (ip(request.remote_addr()), ip(request.local_addr()));
+    // Who dials its own host at an outer address comes from that address.
+    remote.is_some_and(|ip| !ip.is_loopback()) && remote != local
 }
 
 /// Records that are looked at before others get the replica.

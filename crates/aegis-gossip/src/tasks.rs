@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::clock::now;
 use crate::core::Core;
 
 /// The shortest time between two snapshots: an index of thousands of nodes is not rebuilt for each of them.
@@ -26,6 +25,6 @@ pub(crate) async fn publish(core: Arc<Core>) {
 pub(crate) async fn expire(core: Arc<Core>) {
     loop {
         sleep(EXPIRE_EVERY).await;
-        core.expire(now());
+        core.expire(core.now());
     }
 }

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aegis_core::{Address, NodeId};
+use aegis_core::{Address, Chain, NodeId};
 use aegis_gossip::{SyncError, Synced};
 use aegis_proto::mesh::mesh_service_client::MeshServiceClient;
 use aegis_proto::mesh::{HealthRequest, NodeInfoRequest, PingRequest};
-use aegis_transport::{Connections, Link, NodeChannel, Target};
+use aegis_transport::{Connections, Link, LinkStatus, NodeChannel, Target};
 use tokio::time::Instant;
 use tonic::{Request, Status};
 
@@ -77,7 +77,7 @@ impl Peers {
     /// # Errors
     /// `NOT_FOUND` for an id that the directory does not hold, else what the call ended with.
     pub async fn ping(&self, id: &NodeId) -> Result<Duration, Status> {
-        let (_link, mut client) = self.client(id)?;
+        let (_link, mut client) = self.client(id).await?;
         let asked = Instant::now();
         client.ping(self.request(|sender_id| PingRequest { sender_id, timestamp: 0 })).await?;
         Ok(asked.elapsed())
@@ -88,7 +88,7 @@ impl Peers {
     /// # Errors
     /// As [`ping`](Self::ping).
     pub async fn health(&self, id: &NodeId) -> Result<PeerHealth, Status> {
-        let (_link, mut client) = self.client(id)?;
+        let (_link, mut client) = self.client(id).await?;
         let answer = client
             .get_health(self.request(|sender_id| HealthRequest { sender_id }))
             .await?
@@ -109,7 +109,7 @@ impl Peers {
     /// # Errors
     /// As [`ping`](Self::ping).
     pub async fn info(&self, id: &NodeId) -> Result<PeerInfo, Status> {
-        let (_link, mut client) = self.client(id)?;
+        let (_link, mut client) = self.client(id).await?;
         let answer = client
             .get_node_info(self.request(|sender_id| NodeInfoRequest { sender_id }))
             .await?
@@ -129,12 +129,21 @@ impl Peers {
     }
 
     /// A client of one node; the link keeps its connection.
-    fn client(&self, id: &NodeId) -> Result<(Link, MeshServiceClient<NodeChannel>), Status> {
+    async fn client(&self, id: &NodeId) -> Result<(Link, MeshServiceClient<NodeChannel>), Status> {
         let snapshot = self.view.member().directory().snapshot();
         let Some(node) = snapshot.node(id) else {
             return Err(Status::not_found(format!("the directory holds no node {id}")));
         };
-        let link = self.connections.link(Target::new(id.clone(), node.addresses().to_vec()));
+        let target = Target::new(id.clone(), node.addresses().to_vec())
+            .record(node.incarnation(), node.revision());
+        let link = self.connections.link(target.clone());
+        if matches!(link.status(), LinkStatus::Backoff { .. }) {
+            // Who asks by hand wants to know how it is now.
+            self.connections.dial(target).await.map_err(|error| {
+                let error = Chain::new(&error);
+                Status::unavailable(format!("node {id} is not connected: {error}"))
+            })?;
+        }
         let client = MeshServiceClient::new(link.channel());
         Ok((link, client))
     }

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -20,21 +20,30 @@ const FIRST_PORT: u16 = 40_000;
 /// A network of pipes within the process: what stands for the sockets of a [`TestMesh`](crate::TestMesh) in memory.
 ///
 /// Only the sockets are replaced; TLS and HTTP/2 run over the pipes as they do over TCP.
-/// All hosts are one host: an address means its port.
+/// All hosts are one host: an address means its port. [`at`](Self::at) gives the network as another host has it.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryNetwork(Arc<Mutex<Ports>>);
+pub struct MemoryNetwork {
+    ports: Arc<Mutex<Ports>>,
+    host: Option<IpAddr>,
+}
 
 #[derive(Debug, Default)]
 struct Ports {
-    listeners: HashMap<u16, mpsc::Sender<BoxIo>>,
+    listeners: HashMap<u16, Listening>,
     /// How many ports were given out, to listeners and to diallers.
     used: u16,
 }
 
+#[derive(Debug, Clone)]
+struct Listening {
+    host: Option<IpAddr>,
+    accept: mpsc::Sender<BoxIo>,
+}
+
 impl Ports {
-    fn next(&mut self) -> SocketAddr {
+    fn next(&mut self) -> u16 {
         self.used = self.used.wrapping_add(1);
-        local(FIRST_PORT.wrapping_add(self.used))
+        FIRST_PORT.wrapping_add(self.used)
     }
 }
 
@@ -44,52 +53,74 @@ impl MemoryNetwork {
         Self::default()
     }
 
+    /// The same network, seen from the host with this address: others see connections come from it, and a loopback address
+    /// leads to this host's own listeners only.
+    #[must_use]
+    pub fn at(&self, host: IpAddr) -> Self {
+        Self { ports: Arc::clone(&self.ports), host: Some(host) }
+    }
+
+    /// The address of a port of this host, as seen by a peer on the same host or on another one.
+    fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::from((self.host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()), port))
+    }
+
+    /// Whether an address leads to a listener of this host.
+    fn leads_to(&self, address: &Address, host: Option<IpAddr>) -> bool {
+        match address.ip() {
+            _ if address.is_loopback() => self.host == host,
+            Some(ip) => host.is_none_or(|host| host == ip),
+            None => true,
+        }
+    }
+
     fn ports(&self) -> MutexGuard<'_, Ports> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Network for MemoryNetwork {
     fn connect(&self, address: &Address) -> BoxFuture<'static, io::Result<BoxIo>> {
-        let (listener, from) = {
+        let (listening, from) = {
             let mut ports = self.ports();
-            (ports.listeners.get(&address.port()).cloned(), ports.next())
+            (ports.listeners.get(&address.port()).cloned(), self.address(ports.next()))
         };
-        let to = local(address.port());
+        let listening = listening.filter(|it| self.leads_to(address, it.host));
+        let address = address.clone();
         Box::pin(async move {
             let refused = || {
                 io::Error::new(
                     io::ErrorKind::ConnectionRefused,
-                    format!("nobody listens on {to} in this test"),
+                    format!("nobody listens on {address} in this test"),
                 )
             };
-            let listener = listener.ok_or_else(refused)?;
+            let Listening { host, accept } = listening.ok_or_else(refused)?;
+            let to = SocketAddr::from((
+                host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()),
+                address.port(),
+            ));
             let (near, far) = duplex(PIPE);
             let far: BoxIo = Box::new(Pipe { io: far, local: to, peer: from });
-            listener.send(far).await.map_err(|_| refused())?;
+            accept.send(far).await.map_err(|_| refused())?;
             Ok(Box::new(Pipe { io: near, local: from, peer: to }) as BoxIo)
         })
     }
 
     fn bind(&self, address: &Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
         let mut ports = self.ports();
-        let local = if address.port() == 0 { ports.next() } else { local(address.port()) };
+        let port = if address.port() == 0 { ports.next() } else { address.port() };
         // A listener that was dropped has freed its port.
-        let taken =
-            ports.listeners.get(&local.port()).is_some_and(|listener| !listener.is_closed());
+        let taken = ports.listeners.get(&port).is_some_and(|it| !it.accept.is_closed());
         let result = if taken {
             Err(io::Error::from(io::ErrorKind::AddrInUse))
         } else {
-            let (sender, incoming) = mpsc::channel(BACKLOG);
-            ports.listeners.insert(local.port(), sender);
-            Ok(Box::new(MemoryListener { local, incoming }) as Box<dyn Listener>)
+            let (accept, incoming) = mpsc::channel(BACKLOG);
+            ports.listeners.insert(port, Listening { host: self.host, accept });
+            Ok(Box::new(MemoryListener { local: self.address(port), incoming })
+                as Box<dyn Listener>)
         };
         Box::pin(std::future::ready(result))
     }
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 struct MemoryListener {

@@ -105,7 +105,7 @@ impl TlsOptions {
         Self { readable_key: true, ..self }
     }
 
-    /// Another clock than the system's, for tests.
+    /// Another clock than the system's, for tests: a node judges certificates by it, and dates and judges records.
     pub fn clock(self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { clock: Clock::new(now), ..self }
     }

@@ -72,7 +72,8 @@ impl Tls {
         self.inner.snapshot.load_full()
     }
 
-    pub(crate) fn now(&self) -> SystemTime {
+    /// What time it is for this identity: the system's clock, or the one of [`TlsOptions::clock`](crate::TlsOptions::clock).
+    pub fn now(&self) -> SystemTime {
         self.inner.clock.now()
     }
 }
