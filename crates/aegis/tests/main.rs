@@ -25,16 +25,23 @@
     reason = "helpers of tests, too, end a test this way; a measurement is printed"
 )]
 
+mod addresses;
 mod age;
 mod as_tonic;
 mod builder;
 mod certificates_guide;
+mod crashed;
 mod discovery;
 mod guide;
 mod handlers;
 mod identity;
+mod keys;
 mod lifecycle;
+mod log;
+mod openssl;
 mod outage;
+mod restarts;
 mod service;
 mod services_guide;
+mod strangers;
 mod unread;
