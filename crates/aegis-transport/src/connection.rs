@@ -103,9 +103,14 @@ impl Connection {
         self.stalled.load(Ordering::SeqCst)
     }
 
-    /// Has cancelled so many streams that it should be replaced.
+    /// Should be replaced: too many streams were cancelled, or it leads to an earlier run of the node.
     pub(crate) fn is_worn(&self) -> bool {
         self.worn.load(Ordering::Acquire)
+    }
+
+    /// Makes the keeper, which has to be woken, replace it.
+    pub(crate) fn wear(&self) {
+        self.worn.store(true, Ordering::Release);
     }
 
     /// Carries a stream that moves much: small calls are better off elsewhere.

@@ -33,6 +33,8 @@ pub(crate) struct Keeper {
     drivers: JoinSet<Arc<Connection>>,
     kept: Vec<Kept>,
     dial: Option<BoxFuture<'static, Result<Dialled, DialError>>>,
+    /// What is dialled.
+    dialled_at: Arc<[Address]>,
     attempts: Attempts,
     /// Not before this is dialled again.
     not_before: Instant,
@@ -72,6 +74,7 @@ impl Keeper {
             drivers: JoinSet::new(),
             kept: Vec::new(),
             dial: None,
+            dialled_at: Arc::default(),
             attempts,
             not_before,
             last_error,
@@ -85,7 +88,10 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         loop {
             let again = self.look(Instant::now());
-            if self.kept.is_empty() && self.registry.forget(&self.node, || self.trouble()) {
+            if self.kept.is_empty()
+                && self.dial.is_none()
+                && self.registry.forget(&self.node, || self.trouble())
+            {
                 return;
             }
             tokio::select! {
@@ -123,6 +129,10 @@ impl Keeper {
             self.attempts.reset();
             self.not_before = now;
             self.last_error = None;
+            // One that is under way to where the node was may take long to fail.
+            if self.dialled_at != self.node.addresses() {
+                self.dial = None;
+            }
         }
         // Dropped, and with that told, when the connections are published below.
         let mut told = Vec::new();
@@ -136,7 +146,11 @@ impl Keeper {
         if self.node.is_wanted() {
             self.replace_worn();
         } else {
-            self.dial = None;
+            // What was begun after a failure is brought to its end: else who asks for the node and gives up, time and again,
+            // would begin as often.
+            if self.attempts.failures() == 0 || self.node.signals.is_closed() {
+                self.dial = None;
+            }
             self.leave(|_| true);
         }
         for kept in &self.kept {
@@ -258,15 +272,16 @@ impl Keeper {
             return Some(self.not_before);
         }
         Counters::add(&self.node.signals.counters.dials);
+        self.dialled_at = self.node.addresses();
         let addresses = self.addresses();
         let (node, dialler) = (Arc::clone(&self.node), Arc::clone(&self.dialler));
         self.dial = Some(Box::pin(async move { dialler.dial(Some(&node.id), &addresses).await }));
         None
     }
 
-    /// The node's addresses, the last good one first.
+    /// The addresses to dial, the last good one first.
     fn addresses(&self) -> Vec<Address> {
-        let mut addresses = self.node.addresses().to_vec();
+        let mut addresses = self.dialled_at.to_vec();
         // A stable sort, so the others keep their order.
         addresses.sort_by_key(|address| Some(address) != self.last_good.as_ref());
         addresses

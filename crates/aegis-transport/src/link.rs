@@ -48,6 +48,9 @@ impl Link {
     }
 
     /// The same, as a record of the node says it: one with a higher number than any before ends a backoff, too.
+    ///
+    /// A higher incarnation is another run of the node: connections to an address that it does not name are replaced, make
+    /// before break.
     pub fn set_record(&self, addresses: Vec<Address>, incarnation: u64, revision: u64) {
         self.0.node.learn(addresses, (incarnation, revision));
     }

@@ -140,15 +140,24 @@ impl Node {
     }
 
     /// Takes over what a record says; one that is later than any before, or that names other addresses, is news.
+    ///
+    /// A connection to where an earlier run of the node was leads to a process that is not the node any more.
     pub(crate) fn learn(&self, addresses: Vec<Address>, record: (u64, u64)) {
-        let is_later = {
+        let before = {
             let mut known = lock(&self.record);
-            let is_later = *known < record;
-            *known = record.max(*known);
-            is_later
+            let before = *known;
+            *known = record.max(before);
+            before
         };
+        if 0 < before.0 && before.0 < record.0 {
+            for connection in &*self.connections() {
+                if !addresses.contains(&connection.address) {
+                    connection.wear();
+                }
+            }
+        }
         self.set_addresses(addresses);
-        if is_later {
+        if before < record {
             self.retry();
         }
     }

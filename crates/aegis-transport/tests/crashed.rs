@@ -183,3 +183,18 @@ async fn connected(link: &Link) {
         changes.changed().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_a_crashed_node_and_does_not_wait_begins_no_dial_each_time() {
+    let (crash, _) = Crash::happen(false).await;
+    while crash.at.elapsed() < MINUTE {
+        // It lets go in the midst of any dial that begins.
+        drop(crash.connections.link(crash.target(1)));
+        let link = crash.connections.link(crash.target(1));
+        tokio::task::yield_now().await;
+        drop(link);
+        sleep(SECOND / 100).await;
+    }
+    let dials = crash.network.since(crash.at);
+    check_schedule(crash.at, &dials, Instant::now(), SECOND / 50);
+}

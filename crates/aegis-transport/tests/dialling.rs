@@ -407,3 +407,46 @@ async fn a_seed_is_not_dialled_a_second_time_by_its_keeper() {
         assert_eq!((server.dials(), seed.counters().dials), (round, 0));
     }
 }
+
+#[tokio::test]
+async fn a_dial_to_where_the_node_was_does_not_delay_the_one_to_where_it_is() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::new(&ca);
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let old = vec![silent.local_addr().unwrap().into()];
+    let link = client.connections.link(Target::new(server.id(), old));
+    let _dialled = silent.accept().await.unwrap();
+    link.set_addresses(vec![server.address()]);
+    let _raw = tokio::time::timeout(Duration::from_secs(2), server.greeted(10)).await.unwrap();
+    assert_connected(&link.settled().await);
+}
+
+#[tokio::test]
+async fn a_later_run_at_another_address_replaces_the_connection_to_the_one_before() {
+    let ca = TestCa::new();
+    let (first, second) =
+        (Server::start(&ca, "server-1").await, Server::start(&ca, "server-1").await);
+    let client = Client::new(&ca);
+    let link = client.connections.link(first.target().record(1, 1));
+    let mut old = first.greeted(10).await;
+    assert_connected(&link.settled().await);
+    let sent = tokio::spawn(slot(&link).await.send(request(full("x"))));
+    let stream = old.opened().await;
+    // Another record of the same run, wherever that is now, leaves the connection alone.
+    link.set_record(vec![second.address()], 1, 2);
+    old.ping().await;
+    assert_eq!(second.dials(), 0);
+    link.set_record(vec![second.address()], 2, 1);
+    let mut new = tokio::time::timeout(Duration::from_secs(2), second.greeted(10)).await.unwrap();
+    new.ping().await;
+    let call = tokio::spawn(slot(&link).await.send(request(full("y"))));
+    let other = tokio::time::timeout(Duration::from_secs(2), new.opened()).await.unwrap();
+    new.answer(other).await;
+    call.await.unwrap().unwrap();
+    // What was open on the old one is brought to its end.
+    old.answer(stream).await;
+    collect(sent.await.unwrap().unwrap().into_body()).await.unwrap();
+    old.closed().await;
+}

@@ -56,7 +56,7 @@ async fn a_node_that_was_killed_serves_again_within_three_seconds_even_with_its_
         let abandoned = eventually(LIMIT, || {
             let listener = std::net::TcpListener::bind(old).map_err(|error| error.to_string())?;
             listener.set_nonblocking(true).map_err(|error| error.to_string())?;
-            Ok(TcpListener::from_std(listener).unwrap())
+            Ok::<_, String>(TcpListener::from_std(listener).unwrap())
         })
         .await;
         while !ask(&identity, "1").await.is_ok_and(|it| it.name == "second") {
