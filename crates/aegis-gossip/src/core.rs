@@ -1,3 +1,5 @@
+#[cfg(feature = "server")]
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -260,7 +262,7 @@ impl Core {
     }
 
     /// Says once in the log that a peer on another host advertises what leads every host to itself.
-    pub(crate) fn look_at_addresses_of(&self, peer: &NodeId) {
+    pub(crate) fn look_at_addresses_of(&self, peer: &NodeId, host: IpAddr) {
         let key = Key::of(self.tls.spiffe_id().trust_domain(), peer);
         let addresses: Vec<_> = match self.replica().record(key) {
             Some(record) => record.record().description.addresses().to_vec(),
@@ -271,7 +273,7 @@ impl Core {
             && self.inbox.is_first_loopback(peer)
         {
             tracing::warn!(
-                node = %peer, ?addresses,
+                node = %peer, %host, ?addresses,
                 "a node on another host advertises only addresses of its own host, where nobody else can reach it; \
                  it needs an advertise_address"
             );

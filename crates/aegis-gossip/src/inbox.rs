@@ -327,6 +327,15 @@ mod tests {
         assert_eq!(refuse(20_000, 61_000), REFUSED / 2 + 1);
     }
 
+    #[cfg(feature = "server")]
+    #[test]
+    fn a_node_that_nobody_can_reach_is_counted_once() {
+        let inbox = inbox();
+        assert_eq!([(); 3].map(|()| inbox.is_first_loopback(&PEER)), [true, false, false]);
+        assert!(inbox.is_first_loopback(&NodeId::from_static("other")));
+        assert_eq!(inbox.counters().loopback, 2);
+    }
+
     #[test]
     fn what_is_remembered_of_peers_is_bounded() {
         let inbox = inbox();

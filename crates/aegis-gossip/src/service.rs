@@ -1,5 +1,5 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use aegis_core::NodeId;
@@ -47,13 +47,13 @@ impl DirectoryService for DirectoryHandler {
     ) -> Result<Response<wire::SyncResponse>, Status> {
         let caller = self.member(&request)?;
         let _running = self.begin(caller.node_id())?;
-        let is_remote = is_of_another_host(&request);
+        let host = other_host(&request);
         let request = SyncRequest::try_from(request.into_inner())?;
         let core = &self.shared.core;
         let records = request.records.clone();
         core.admit(caller.node_id(), Origin::Pushed, records, request.unreadable).await;
-        if is_remote {
-            core.look_at_addresses_of(caller.node_id());
+        if let Some(host) = host {
+            core.look_at_addresses_of(caller.node_id(), host);
         }
         let response = core.replica().answer(&request);
         Ok(Response::new(response.into()))
@@ -113,12 +113,12 @@ impl DirectoryService for DirectoryHandler {
     }
 }
 
-/// Whether a request came from another host, as far as the addresses of its connection tell.
-fn is_of_another_host<T>(request: &Request<T>) -> bool {
+/// The host that a request came from, if it is another one, as far as the addresses of its connection tell.
+fn other_host<T>(request: &Request<T>) -> Option<IpAddr> {
     let ip = |address: Option<SocketAddr>| address.map(|it| it.ip().to_canonical());
-    let (remote, local) = (ip(request.remote_addr()), ip(request.local_addr()));
+    let (remote, local) = (ip(request.remote_addr())?, ip(request.local_addr()));
     // Who dials its own host at an outer address comes from that address.
-    remote.is_some_and(|ip| !ip.is_loopback()) && remote != local
+    (!remote.is_loopback() && Some(remote) != local).then_some(remote)
 }
 
 /// Records that are looked at before others get the replica.

@@ -31,6 +31,9 @@ pub struct Settings {
     /// How often a node that lost its identity to another process looks whether that one is still there. 10 s.
     pub conflict_every: Duration,
     /// The incarnation of this node's last run, as the directory showed it, if somebody kept it.
+    ///
+    /// Only needed by a node whose clock was set back since, and that neither reaches a seed nor is reached by anybody who
+    /// holds its last record: whoever meets it tells it.
     pub last_incarnation: Option<u64>,
 }
 

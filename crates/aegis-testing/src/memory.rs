@@ -37,6 +37,8 @@ struct Ports {
 #[derive(Debug, Clone)]
 struct Listening {
     host: Option<IpAddr>,
+    /// Bound to an address of its own host only.
+    inside: bool,
     accept: mpsc::Sender<BoxIo>,
 }
 
@@ -54,21 +56,17 @@ impl MemoryNetwork {
     }
 
     /// The same network, seen from the host with this address: others see connections come from it, and a loopback address
-    /// leads to this host's own listeners only.
+    /// leads to this host's own listeners only, and what is bound to one is reached from here only.
     #[must_use]
     pub fn at(&self, host: IpAddr) -> Self {
         Self { ports: Arc::clone(&self.ports), host: Some(host) }
     }
 
-    /// The address of a port of this host, as seen by a peer on the same host or on another one.
-    fn address(&self, port: u16) -> SocketAddr {
-        SocketAddr::from((self.host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()), port))
-    }
-
-    /// Whether an address leads to a listener of this host.
-    fn leads_to(&self, address: &Address, host: Option<IpAddr>) -> bool {
+    /// Whether an address leads from here to a listener.
+    fn leads_to(&self, address: &Address, listening: &Listening) -> bool {
+        let Listening { host, inside, .. } = listening;
         match address.ip() {
-            _ if address.is_loopback() => self.host == host,
+            _ if *inside || address.is_loopback() => self.host == *host,
             Some(ip) => host.is_none_or(|host| host == ip),
             None => true,
         }
@@ -81,12 +79,12 @@ impl MemoryNetwork {
 
 impl Network for MemoryNetwork {
     fn connect(&self, address: &Address) -> BoxFuture<'static, io::Result<BoxIo>> {
-        let (listening, from) = {
+        let (listening, port) = {
             let mut ports = self.ports();
-            (ports.listeners.get(&address.port()).cloned(), self.address(ports.next()))
+            (ports.listeners.get(&address.port()).cloned(), ports.next())
         };
-        let listening = listening.filter(|it| self.leads_to(address, it.host));
-        let address = address.clone();
+        let listening = listening.filter(|it| self.leads_to(address, it));
+        let (address, own) = (address.clone(), self.host);
         Box::pin(async move {
             let refused = || {
                 io::Error::new(
@@ -94,11 +92,10 @@ impl Network for MemoryNetwork {
                     format!("nobody listens on {address} in this test"),
                 )
             };
-            let Listening { host, accept } = listening.ok_or_else(refused)?;
-            let to = SocketAddr::from((
-                host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()),
-                address.port(),
-            ));
+            let Listening { host, accept, .. } = listening.ok_or_else(refused)?;
+            let inside = address.is_loopback();
+            let from = socket(own.filter(|_| !inside), port);
+            let to = socket(host.filter(|_| !inside), address.port());
             let (near, far) = duplex(PIPE);
             let far: BoxIo = Box::new(Pipe { io: far, local: to, peer: from });
             accept.send(far).await.map_err(|_| refused())?;
@@ -115,12 +112,18 @@ impl Network for MemoryNetwork {
             Err(io::Error::from(io::ErrorKind::AddrInUse))
         } else {
             let (accept, incoming) = mpsc::channel(BACKLOG);
-            ports.listeners.insert(port, Listening { host: self.host, accept });
-            Ok(Box::new(MemoryListener { local: self.address(port), incoming })
-                as Box<dyn Listener>)
+            let inside = address.is_loopback();
+            let local = socket(self.host.filter(|_| !inside), port);
+            ports.listeners.insert(port, Listening { host: self.host, inside, accept });
+            Ok(Box::new(MemoryListener { local, incoming }) as Box<dyn Listener>)
         };
         Box::pin(std::future::ready(result))
     }
+}
+
+/// A port of a host, or of the one host that all are.
+fn socket(host: Option<IpAddr>, port: u16) -> SocketAddr {
+    SocketAddr::from((host.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into()), port))
 }
 
 struct MemoryListener {

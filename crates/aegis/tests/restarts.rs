@@ -88,7 +88,7 @@ async fn start_at(builder: impl Fn() -> NodeBuilder) -> Server {
             }
         }
     };
-    timeout(LIMIT, starting).await.expect("the port stays taken")
+    timeout(LIMIT, starting).await.unwrap()
 }
 
 #[tokio::test]
