@@ -125,7 +125,6 @@ async fn a_crashed_node_is_dialled_by_the_schedule_for_twelve_hours_and_warned_o
     for said in ["cannot connect to node; dialling it again", "could not be reached for long"] {
         assert_eq!(crash.lines.count(said), 1, "{}", crash.lines.text());
     }
-    println!("{} dials in 12 h", dials.len());
 
     // Nobody waits for it.
     let began = Instant::now();
