@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aegis_core::NodeId;
+use aegis_core::{Chain, NodeId};
 use aegis_tls::{AcceptError, Accepted, Tls};
 use aegis_transport::{BoxIo, Io as _, Listener};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -141,11 +141,14 @@ impl Acceptor {
         let Handshake { remote, local, result } = handshake;
         let Accepted { stream, caller, .. } = match result {
             Some(Ok(accepted)) => accepted,
-            Some(Err(error)) => return state.refused(&host(remote), error.reason(), &error),
+            Some(Err(error)) => {
+                let text = Chain::new(&error);
+                return state.refused(remote, None, error.reason(), &text);
+            }
             None => {
                 let limit = self.limits.handshake_timeout;
                 let text = format_args!("the handshake was not finished within {limit:?}");
-                return state.refused(&host(remote), "timeout", &text);
+                return state.refused(remote, None, "timeout", &text);
             }
         };
         // Those that ended are no reason to refuse this one.
@@ -158,12 +161,12 @@ impl Acceptor {
         {
             self.counters.over_limit.add(1);
             if state.warned.admit(caller.node_id().as_str(), "limit") {
-                tracing::warn!(peer = %caller.node_id(), open = state.connections.len(), of_this_peer = held.count, "closed a connection: there are too many");
+                tracing::warn!(peer = %address(remote), node = %caller.node_id(), open = state.connections.len(), of_this_node = held.count, "closed a connection: there are too many");
             }
             return;
         }
         let open = self.counters.open();
-        let peer = caller.node_id().clone();
+        let node = caller.node_id().clone();
         let shared = Shared {
             routes: Arc::clone(&self.routes),
             message_bytes: self.limits.message_bytes,
@@ -178,7 +181,7 @@ impl Acceptor {
         state.connections.spawn(async move {
             let result = connection::serve(stream, shared, limits, drain).await;
             drop((open, held));
-            Ended { peer, result }
+            Ended { remote, node, result }
         });
     }
 }
@@ -198,8 +201,18 @@ fn tell_panic<T>(joined: &Result<T, JoinError>) {
     }
 }
 
+/// What tells peers apart that have no identity: their ports say nothing.
 fn host(remote: Option<SocketAddr>) -> String {
-    remote.map_or_else(|| "unknown".to_owned(), |remote| remote.ip().to_string())
+    remote.map_or_else(unknown, |remote| remote.ip().to_string())
+}
+
+/// A peer's address for the log, where its port leads to its process.
+fn address(remote: Option<SocketAddr>) -> String {
+    remote.map_or_else(unknown, |remote| remote.to_string())
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
 }
 
 /// While the loop accepts nothing.
@@ -241,10 +254,9 @@ impl State {
         };
         pending.task.abort();
         self.counters.evicted.add(1);
-        let peer = host(pending.remote);
-        if self.warned.admit(&peer, "evicted") {
+        if self.warned.admit(&host(pending.remote), "evicted") {
             tracing::warn!(
-                peer,
+                peer = %address(pending.remote),
                 reason = "evicted",
                 "closed a silent connection to make room: too many handshakes are under way"
             );
@@ -252,18 +264,26 @@ impl State {
         true
     }
 
-    /// Counts a peer that did not get as far as a call, and says so once a minute.
-    fn refused(&mut self, peer: &str, reason: &'static str, text: &dyn fmt::Display) {
+    /// Counts a peer that did not get as far as a call, and says so once a minute; its node is known after the handshake.
+    fn refused(
+        &mut self,
+        remote: Option<SocketAddr>,
+        node: Option<&NodeId>,
+        reason: &'static str,
+        text: &dyn fmt::Display,
+    ) {
         self.counters.refused.add(1);
-        if self.warned.admit(peer, reason) {
-            tracing::warn!(peer, reason, "refused a connection: {text}");
+        let peer = node.map_or_else(|| host(remote), NodeId::to_string);
+        if self.warned.admit(&peer, reason) {
+            let node = node.map(tracing::field::display);
+            tracing::warn!(peer = %address(remote), node, reason, "refused a connection: {text}");
         }
     }
 
     fn ended(&mut self, joined: Result<Ended, JoinError>) {
         tell_panic(&joined);
-        if let Ok(Ended { peer, result: Err(error) }) = joined {
-            self.refused(peer.as_str(), error.reason(), &error);
+        if let Ok(Ended { remote, node, result: Err(error) }) = joined {
+            self.refused(remote, Some(&node), error.reason(), &Chain::new(&error));
         }
     }
 }
@@ -283,6 +303,7 @@ struct Handshake {
 
 /// An authenticated connection that is over.
 struct Ended {
-    peer: NodeId,
+    remote: Option<SocketAddr>,
+    node: NodeId,
     result: Result<(), NoHttp2>,
 }

@@ -155,7 +155,7 @@ where
                     }
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(peer = %shared.caller.node_id(), %error, "the connection broke");
+                    tracing::debug!(node = %shared.caller.node_id(), %error, "the connection broke");
                     return Ok(());
                 }
                 None => return Ok(()),
@@ -169,7 +169,7 @@ where
                 timer.as_mut().reset(after(Duration::MAX));
             }
             () = poll_fn(|cx| keepalive.poll(cx)) => {
-                tracing::debug!(peer = %shared.caller.node_id(), "the peer gave no sign of life");
+                tracing::debug!(node = %shared.caller.node_id(), "the peer gave no sign of life");
                 return Ok(());
             }
             () = ready(()), if ACCEPTED_IN_A_ROW <= accepted_in_a_row => accepted_in_a_row = 0,

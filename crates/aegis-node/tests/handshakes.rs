@@ -135,14 +135,15 @@ impl Misbehave {
         }
     }
 
-    fn peer_and_reason(self) -> (&'static str, &'static str) {
+    /// The node, where the handshake has shown it, and the word for the log.
+    fn node_and_reason(self) -> (Option<&'static str>, &'static str) {
         match self {
-            Self::Silent => ("127.0.0.1", "timeout"),
-            Self::Plaintext => ("127.0.0.1", "not_tls"),
-            Self::CloseEarly => ("127.0.0.1", "io"),
-            Self::Foreign => ("127.0.0.1", "unknown_ca"),
-            Self::NoPreface => ("mute", "no_preface"),
-            Self::WrongPreface => ("babel", "no_http2"),
+            Self::Silent => (None, "timeout"),
+            Self::Plaintext => (None, "not_tls"),
+            Self::CloseEarly => (None, "io"),
+            Self::Foreign => (None, "unknown_ca"),
+            Self::NoPreface => (Some("mute"), "no_preface"),
+            Self::WrongPreface => (Some("babel"), "no_http2"),
         }
     }
 }
@@ -163,7 +164,7 @@ async fn a_peer_that_does_not_get_in_is_counted_and_named_once() {
     let calls = Calls::begin(mesh.ca(), address).await;
     let mut refused = 0;
     for peer in [Silent, Plaintext, CloseEarly, Foreign, NoPreface, WrongPreface] {
-        let (name, reason) = peer.peer_and_reason();
+        let (node, reason) = peer.node_and_reason();
         for _ in 0..2 {
             peer.run(mesh.ca(), address).await;
             refused += 1;
@@ -175,7 +176,10 @@ async fn a_peer_that_does_not_get_in_is_counted_and_named_once() {
         }
         let warnings = lines.warnings(&format!("{reason:?}"));
         assert_eq!(warnings.len(), 1, "{peer:?}: {warnings:?}");
-        assert!(warnings[0].contains(name), "{warnings:?}");
+        assert!(warnings[0].contains(" peer=127.0.0.1:"), "{warnings:?}");
+        let named = node.map(|node| format!(" node={node} "));
+        assert!(named.is_none_or(|named| warnings[0].contains(&named)), "{warnings:?}");
+        assert_eq!(node.is_some(), warnings[0].contains(" node="), "{warnings:?}");
         Peer::connect(mesh.ca(), "late", address).await.ask().await;
         eventually(LIMIT, || match server.stats().connections {
             1 => Ok(()),
