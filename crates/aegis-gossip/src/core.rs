@@ -222,13 +222,15 @@ impl Core {
         self.publisher.set_sync_state(state);
     }
 
-    /// Notes that the directory has been compared with somebody else's; says so in the log the first time.
-    pub(crate) fn joined(&self) {
+    /// Notes that the directory has been compared with that of `through`; says so in the log the first time.
+    pub(crate) fn joined(&self, through: &NodeId) {
         self.set_sync_state(SyncState::Complete);
         if !self.joined.swap(true, Ordering::Relaxed) {
             let is_there = |node: &Arc<NodeEntry>| node.state() != NodeState::Left;
             let nodes = self.replica().entries().filter(is_there).count();
-            tracing::info!(nodes, "joined the mesh");
+            let node = self.tls.spiffe_id();
+            let node = node.node_id();
+            tracing::info!(%node, nodes, %through, "joined the mesh");
         }
     }
 

@@ -1,7 +1,8 @@
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
-use aegis_core::{Address, NodeId, Printable};
+use aegis_core::{Address, Chain, NodeId, Printable};
 use aegis_tls::ConnectError;
 #[cfg(feature = "server")]
 use aegis_tls::SignError;
@@ -9,7 +10,9 @@ use aegis_transport::DialError;
 use tonic::{Code, Status};
 
 /// Why two directories could not be compared. The own directory is as good as before.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {
     /// The peer answered with an error, or not at all.
@@ -50,7 +53,21 @@ pub enum SyncError {
     },
 }
 
+impl fmt::Debug for SyncError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
+}
+
 impl SyncError {
+    /// The error with its causes, for whoever names the address beside it.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Unreachable { source, .. } => Chain::new(&**source).to_string(),
+            _ => Chain::new(self).to_string(),
+        }
+    }
+
     /// Whether a certificate or a trust domain is in the way, ours or theirs: somebody has to act.
     pub(crate) fn is_about_certificates(&self) -> bool {
         match self {

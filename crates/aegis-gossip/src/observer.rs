@@ -84,7 +84,7 @@ impl Observer {
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
         let link = dial(&self.shared.core, address).await?;
         let synced = exchange(&self.shared.core, &link, None).await?;
-        self.shared.core.joined();
+        self.shared.core.joined(&synced.node_id);
         Ok(synced)
     }
 
@@ -217,9 +217,9 @@ impl Shared {
             // The root says that this was the last page.
             if !delta.root.is_empty() && !synced {
                 synced = true;
-                self.core.joined();
+                self.core.joined(link.node_id());
                 if let Some(address) = seed {
-                    self.failures.succeeded(&self.core, address);
+                    self.failures.succeeded(&self.core, address, link.node_id());
                 }
             }
         }

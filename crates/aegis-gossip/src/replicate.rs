@@ -37,7 +37,7 @@ pub(crate) async fn join(shared: Arc<Shared>, address: Address) {
         match synced {
             Ok(synced) => {
                 tracing::debug!(%address, node = %synced.node_id, news = synced.news, "synced with a seed");
-                shared.seeds.succeeded(core, &address);
+                shared.seeds.succeeded(core, &address, &synced.node_id);
                 last = Some(synced.node_id);
                 wait = settings.seed_retry;
                 sleep(jittered(settings.seed_every)).await;
@@ -125,7 +125,7 @@ async fn sync_with(shared: &Shared, peer: &Chosen) {
             } else {
                 peer.was_fruitless();
             }
-            shared.core.joined();
+            shared.core.joined(peer.link.node_id());
         }
         Err(error) => {
             tracing::debug!(node = %peer.link.node_id(), error = %Chain::new(&error), "no sync");

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aegis_core::{Address, Chain};
+use aegis_core::{Address, NodeId};
 use aegis_topology::{Directory, Snapshot, SyncFailure, SyncState};
 use aegis_transport::{DialError, Link};
 use tokio::time::Instant;
@@ -67,7 +67,7 @@ impl Seeds {
     /// Notes that a seed failed; says so in the log the first time, and time and again if waiting will not mend it.
     pub(crate) fn failed(&self, core: &Core, address: &Address, error: &SyncError) {
         let mut state = self.lock();
-        let reason = Chain::new(error).to_string();
+        let reason = error.reason();
         let known = state.failures.iter().any(|failure| failure.address == *address);
         if error.is_about_certificates() {
             if state.warned_at.get(address).is_none_or(|at| REPEAT <= at.elapsed()) {
@@ -86,12 +86,13 @@ impl Seeds {
         core.set_sync_state(SyncState::Failing(state.failures.as_slice().into()));
     }
 
-    pub(crate) fn succeeded(&self, core: &Core, address: &Address) {
+    /// Notes that `node` answered at a seed's address, and that the directory was compared with its own.
+    pub(crate) fn succeeded(&self, core: &Core, address: &Address, node: &NodeId) {
         let mut state = self.lock();
         state.failures.retain(|failure| failure.address != *address);
         state.answered.insert(address.clone());
         drop(state);
-        core.joined();
+        core.joined(node);
     }
 
     /// A seed that is this node itself brings nothing; if there is no other, there is nobody to compare with.

@@ -71,7 +71,10 @@ async fn a_node_says_when_it_has_joined_and_when_it_lost_its_seed() {
     let b = Node::start_with(&ca, "b", "127.0.0.1:0", &[&a.address], settings).await;
     shows(&a.directory(), &["a", "b"]).await;
     let _observer = observe(&ca, "c", &[&a.address]);
-    said(&lines, "joined the mesh nodes=2", 3).await;
+    said(&lines, "joined the mesh", 3).await;
+    for (node, line) in [("b", "node=b nodes=2 through=a"), ("c", "node=c nodes=2 through=")] {
+        assert_eq!(lines.of("INFO", line).len(), 1, "{node}: {:?}", lines.of("", "joined"));
+    }
     drop(a);
     said(&lines, "lost the seed; trying on", 2).await;
     shows(&b.directory(), &["a", "b"]).await;
