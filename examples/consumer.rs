@@ -132,7 +132,7 @@ async fn settle(identity: &Client) {
     while start.elapsed() < READY {
         let now = identity.explain();
         let open = |verdict: &Verdict| {
-            matches!(verdict, Verdict::Connecting { failures: 0 } | Verdict::Unwatched)
+            matches!(verdict, Verdict::Connecting { failures: 0, .. } | Verdict::Unwatched)
         };
         if now.sync == SyncState::Complete
             && !now.candidates.iter().any(|candidate| open(&candidate.verdict))

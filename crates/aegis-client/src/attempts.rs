@@ -1,5 +1,4 @@
 use std::error::Error as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -118,7 +117,7 @@ impl<'a> Attempts<'a> {
                         return Ok(answer);
                     }
                     Some(status) => {
-                        let status = self.not_served(status);
+                        let status = self.not_served(&status);
                         (Last { status, worth_repeating: false }, true)
                     }
                 },
@@ -266,11 +265,11 @@ impl<'a> Attempts<'a> {
             return cause;
         }
         let text = cause.message().to_owned();
-        self.numbered(cause, &text)
+        self.numbered(&cause, &text)
     }
 
     /// The status of a refused attempt, which says where it was.
-    fn not_served(&self, cause: Status) -> Status {
+    fn not_served(&self, cause: &Status) -> Status {
         let text = match self.stage.attempt() {
             Some(Attempt { node_id, address, .. }) => {
                 format!("node {node_id} at {address} refused the call: {}", cause.message())
@@ -281,11 +280,11 @@ impl<'a> Attempts<'a> {
     }
 
     /// The status of an attempt, with its number.
-    fn numbered(&self, cause: Status, text: &str) -> Status {
-        let text = format!("{text} (attempt {} of {})", self.sent, self.call.service().info);
-        let mut status = Status::new(cause.code(), text);
-        status.set_source(Arc::new(cause));
-        status
+    fn numbered(&self, cause: &Status, text: &str) -> Status {
+        Status::new(
+            cause.code(),
+            format!("{text} (attempt {} of {})", self.sent, self.call.service().info),
+        )
     }
 }
 

@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 
 use aegis_core::{Chain, NodeId, ServiceInfo};
@@ -8,7 +9,9 @@ use crate::Explanation;
 
 /// Why no call could be made.
 ///
-/// As a [`Status`], which keeps it as its source, so [`Error::from_status`] finds it again:
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+///
+/// As a [`Status`], which keeps it, so that [`Error::from_status`] finds it again:
 ///
 /// | error | code | who acts |
 /// |---|---|---|
@@ -32,7 +35,7 @@ use crate::Explanation;
 /// # Ok(answer)
 /// # }
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The pool was closed. The caller made the call too late.
@@ -82,29 +85,67 @@ impl Error {
     pub fn from_status(status: &Status) -> Option<&Self> {
         let mut source = status.source();
         while let Some(error) = source {
-            if let Some(found) = error.downcast_ref() {
+            if let Some(Kept(found)) = error.downcast_ref() {
                 return Some(found);
             }
             source = error.source();
         }
         None
     }
+
+    /// The same status, which keeps this error.
+    pub(crate) fn kept_in(self, mut status: Status) -> Status {
+        status.set_source(Arc::new(Kept(self)));
+        status
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Closed => "Closed",
+            Self::NoProviders { .. } => "NoProviders",
+            Self::NoTlsConfig { .. } => "NoTlsConfig",
+            Self::NotReady { .. } => "NotReady",
+            Self::PinLost { .. } => "PinLost",
+        }
+    }
 }
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
+}
+
+/// An error within a status, whose message tells it already: tonic prints the source of a status behind its message.
+struct Kept(Error);
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client::Error::{}", self.0.word())
+    }
+}
+
+impl StdError for Kept {}
 
 impl From<Error> for Status {
     /// With all that the error says, for our own caller: see [`Error`] on handlers that pass it on.
     fn from(error: Error) -> Self {
         // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
         let text = Chain::new(&error).to_string();
-        let mut status = match error {
+        let status = match error {
             Error::NoTlsConfig { .. } => Self::internal(text),
             Error::Closed
             | Error::NoProviders { .. }
             | Error::NotReady { .. }
             | Error::PinLost { .. } => Self::unavailable(text),
         };
-        status.set_source(Arc::new(error));
-        status
+        error.kept_in(status)
     }
 }
 
@@ -128,6 +169,21 @@ mod tests {
         struct Layer(#[source] Status);
         let wrapped = Status::from_error(Box::new(Layer(Error::Closed.into())));
         assert!(matches!(Error::from_status(&wrapped), Some(Error::Closed)));
+    }
+
+    #[test]
+    fn a_status_is_printed_as_its_message_and_the_name_of_its_error() {
+        let status = Status::from(Error::NoTlsConfig { source: "it expired".into() });
+        let expected = "code: 'Internal error', message: \"there is no certificate to call with: it expired\", \
+                        source: client::Error::NoTlsConfig";
+        assert_eq!(status.to_string(), expected);
+        assert_eq!(Chain::new(&status).to_string(), expected);
+    }
+
+    #[test]
+    fn a_main_that_returns_it_shows_the_causes() {
+        let error = Error::NoTlsConfig { source: "it expired".into() };
+        assert_eq!(format!("{error:?}"), "there is no certificate to call with: it expired");
     }
 
     #[test]

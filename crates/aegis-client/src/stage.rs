@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aegis_core::{Address, NodeId, ServiceInfo};
@@ -82,10 +82,8 @@ impl Stage {
         );
         match *self.lock() {
             At::Provider => {
-                let mut status = Status::unavailable(text);
                 let service = call.service();
-                status.set_source(Arc::new(service.pool.no_providers(&service.info)));
-                status
+                service.pool.no_providers(&service.info).kept_in(Status::unavailable(text))
             }
             At::Slot => Status::resource_exhausted(text),
             At::Answer(_) => Status::deadline_exceeded(text),
@@ -95,7 +93,10 @@ impl Stage {
     fn whereabouts(&self, call: &Call) -> String {
         let info = &call.service().info;
         match &*self.lock() {
-            At::Provider => format!("while the call waited for a provider of {info}"),
+            At::Provider => {
+                let explanation = call.service().pool.explain(info);
+                format!("while the call waited for a provider of {info}: {}", explanation.summary())
+            }
             At::Slot => {
                 format!(
                     "while the call waited for a stream: each provider of {info} has as many as it allows"

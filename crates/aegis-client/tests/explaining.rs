@@ -30,7 +30,7 @@ async fn a_provider_in_its_first_attempt_is_connecting() {
     let client = identity(&pool);
     client.get().expect("it may still connect");
     let explanation = client.explain();
-    assert!(matches!(explanation.candidates[0].verdict, Verdict::Connecting { failures: 0 }));
+    assert!(matches!(explanation.candidates[0].verdict, Verdict::Connecting { failures: 0, .. }));
     let line = format!("silent at {address}: connecting (0 picks)");
     assert!(explanation.to_string().contains(&line), "{explanation}");
 }
@@ -166,7 +166,10 @@ async fn a_provider_that_was_just_learnt_of_is_connecting() {
     };
     publisher.publish(Root::default(), [entry()]);
     // The pool's task has not run since.
-    assert!(matches!(client.explain().candidates[0].verdict, Verdict::Connecting { failures: 0 }));
+    assert!(matches!(
+        client.explain().candidates[0].verdict,
+        Verdict::Connecting { failures: 0, .. }
+    ));
     client.wait_ready(1, PATIENCE).await.unwrap();
     assert!(client.explain().candidates[0].verdict.is_eligible());
 }

@@ -206,9 +206,8 @@ impl From<CallError> for Status {
         if let Cause::RequestBody(status) = error.cause {
             return status;
         }
-        let mut status = Self::new(error.code(), Chain::new(&error).to_string());
-        status.set_source(Arc::new(error));
-        status
+        // Without the error as its source: tonic would print that behind the message, field by field.
+        Self::new(error.code(), Chain::new(&error).to_string())
     }
 }
 
@@ -230,6 +229,17 @@ mod tests {
         ] {
             assert_eq!(http2_code(&reason.into()), code, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_status_is_printed_as_its_message_and_nothing_else() {
+        let (node, address) = (NodeId::from_static("a"), "127.0.0.1:1".parse().unwrap());
+        let error = h2::Error::from(Reason::CANCEL);
+        let status =
+            Status::from(CallError::new(&node, &address, Cause::Http2 { error, lost: None }));
+        assert!(status.message().contains("node a at 127.0.0.1:1"), "{status}");
+        let (text, code) = (status.to_string(), status.code());
+        assert_eq!(text, format!("code: '{code}', message: {:?}", status.message()));
     }
 
     #[test]

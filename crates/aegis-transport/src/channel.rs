@@ -62,7 +62,15 @@ impl NodeChannel {
     }
 
     fn late(&self) -> String {
-        format!("the deadline of the call to node {} has passed", self.link.node_id())
+        let late = format!("the deadline of the call to node {} has passed", self.link.node_id());
+        match self.link.status() {
+            LinkStatus::Backoff { error, .. }
+            | LinkStatus::Connecting { error: Some(error), .. } => {
+                format!("{late}; it is not connected: {}", error.chain())
+            }
+            LinkStatus::Connecting { .. } => format!("{late}; it is not connected yet"),
+            _ => late,
+        }
     }
 
     /// Why there is no point in waiting longer.

@@ -46,18 +46,32 @@ impl fmt::Display for Verdict {
                 write!(f, "full, {in_flight} of {slots} streams in use")
             }
             Self::Stalled => write!(f, "stalled, it does not answer PINGs"),
-            Self::Connecting { failures: 0 } => write!(f, "connecting"),
-            Self::Connecting { failures } => write!(f, "connecting after {failures} failures"),
+            Self::Connecting { failures: 0, .. } | Self::Connecting { error: None, .. } => {
+                write!(f, "connecting")
+            }
+            Self::Connecting { failures, error: Some(error) } => {
+                write!(f, "connecting again, {error} (failed {})", Times(*failures))
+            }
             Self::Backoff { failures, retry_in, error } => {
                 write!(
                     f,
-                    "not connected, {error} (failed {failures} times, next attempt in {retry_in:.1?})"
+                    "not connected, {error} (failed {}, next attempt in {retry_in:.1?})",
+                    Times(*failures)
                 )
             }
             Self::Draining => write!(f, "draining"),
             Self::Unwatched => write!(f, "not dialled, no channel asks for the service"),
             Self::Closed => write!(f, "the pool is closed"),
         }
+    }
+}
+
+/// How often something happened.
+struct Times(u32);
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 1 { f.write_str("once") } else { write!(f, "{} times", self.0) }
     }
 }
 
@@ -78,6 +92,12 @@ impl fmt::Display for Summary<'_> {
             }
             return Ok(());
         }
+        if (*nodes, sync) == (0, &SyncState::Complete) {
+            return write!(
+                f,
+                "no node is known at all; are the seeds missing (join of a node, seeds of a pool)?"
+            );
+        }
         write!(f, "0 of {nodes} nodes advertise {service}")?;
         match other_versions.as_slice() {
             [] => {}
@@ -95,11 +115,16 @@ impl fmt::Display for Summary<'_> {
             SyncState::Failing(failures) => {
                 write!(f, " (no seed could be reached")?;
                 for failure in failures.iter().take(SPELLED_OUT) {
-                    write!(f, "; {}: {}", failure.address, failure.reason)?;
+                    let (address, reason) = (failure.address.to_string(), &*failure.reason);
+                    if reason.contains(&address) {
+                        write!(f, "; {reason}")?;
+                    } else {
+                        write!(f, "; {address}: {reason}")?;
+                    }
                 }
                 write!(f, ")")
             }
-            _ => write!(f, " (the directory was not synced yet)"),
+            _ => write!(f, " (no seed has answered yet)"),
         }
     }
 }
@@ -147,7 +172,33 @@ mod tests {
         );
         check(
             &explanation(SyncState::Pending, &["v1", "v3", "v4"], vec![]),
-            "0 of 2 nodes advertise identity/v2; v1, v3 and v4 are (the directory was not synced yet)",
+            "0 of 2 nodes advertise identity/v2; v1, v3 and v4 are (no seed has answered yet)",
+        );
+    }
+
+    #[test]
+    fn an_empty_mesh_asks_for_its_seeds() {
+        let empty = |sync| Explanation { nodes: 0, ..explanation(sync, &[], vec![]) };
+        check(
+            &empty(SyncState::Complete),
+            "no node is known at all; are the seeds missing (join of a node, seeds of a pool)?",
+        );
+        check(
+            &empty(SyncState::Pending),
+            "0 of 0 nodes advertise identity/v2 (no seed has answered yet)",
+        );
+    }
+
+    #[test]
+    fn a_dial_that_failed_before_says_why() {
+        let error = Some("connection refused".to_owned());
+        check(
+            &explanation(
+                SyncState::Complete,
+                &[],
+                vec![Verdict::Connecting { failures: 1, error }],
+            ),
+            "0 of 1 providers are connected: node-0 at 127.0.0.1:1: connecting again, connection refused (failed once)",
         );
     }
 
@@ -161,6 +212,15 @@ mod tests {
         check(
             &explanation(SyncState::Failing([failure].into()), &[], vec![]),
             "0 of 2 nodes advertise identity/v2 (no seed could be reached; 127.0.0.1:9: connection refused)",
+        );
+        let failure = SyncFailure::new(
+            "127.0.0.1:9".parse().unwrap(),
+            "cannot reach 127.0.0.1:9",
+            Timestamp::default(),
+        );
+        check(
+            &explanation(SyncState::Failing([failure].into()), &[], vec![]),
+            "0 of 2 nodes advertise identity/v2 (no seed could be reached; cannot reach 127.0.0.1:9)",
         );
     }
 
@@ -188,7 +248,7 @@ mod tests {
             explanation(
                 SyncState::Complete,
                 &[],
-                vec![eligible, Verdict::Connecting { failures: 0 }]
+                vec![eligible, Verdict::Connecting { failures: 0, error: None }]
             )
             .to_string(),
             "identity/v2: 1 of 2 providers are called (3 calls, 2 moved, 1 over budget)\n  \

@@ -78,6 +78,8 @@ pub enum Verdict {
     Connecting {
         /// Failed attempts in a row.
         failures: u32,
+        /// Why the last one failed; `None` before the first has.
+        error: Option<String>,
     },
     /// The last attempt failed; the next one waits.
     Backoff {
@@ -153,7 +155,9 @@ pub(crate) fn explain(
             _ if closed => Verdict::Closed,
             (NodeState::Active, Some(provider)) => provider.link.status().into(),
             // It came with the newest snapshot: the follower is about to look at it.
-            (NodeState::Active, None) if service.is_some() => Verdict::Connecting { failures: 0 },
+            (NodeState::Active, None) if service.is_some() => {
+                Verdict::Connecting { failures: 0, error: None }
+            }
             (NodeState::Active, None) => Verdict::Unwatched,
             _ => Verdict::Draining,
         };
@@ -183,7 +187,10 @@ pub(crate) fn explain(
 impl From<LinkStatus> for Verdict {
     fn from(status: LinkStatus) -> Self {
         match status {
-            LinkStatus::Connecting { failures, .. } => Self::Connecting { failures },
+            LinkStatus::Connecting { failures, error, .. } => Self::Connecting {
+                failures,
+                error: error.map(|error| Chain::new(&*error).to_string()),
+            },
             LinkStatus::Connected { stalled: true, .. } => Self::Stalled,
             LinkStatus::Connected { in_flight, slots, .. } if slots <= in_flight => {
                 Self::Full { in_flight, slots }
