@@ -5,7 +5,9 @@ use aegis_core::{Address, Chain, InvalidName, NodeId};
 /// Why [`PoolBuilder::build`](crate::PoolBuilder::build) made no pool.
 ///
 /// Whoever wrote the program, or its configuration, has to act.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A node was given more addresses or services than one may have.
@@ -61,6 +63,12 @@ pub enum BuildError {
         /// The address in question.
         address: Address,
     },
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
 }
 
 impl BuildError {

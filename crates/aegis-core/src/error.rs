@@ -3,12 +3,20 @@ use std::fmt;
 /// The error of every constructor in this crate: a string that is not a name of the wanted kind.
 ///
 /// Whoever supplied the string has to change it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+///
+/// `Debug` prints the text too, as a `main` that returns the error shows it.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value:?} is not a valid {kind}: {reason}")]
 pub struct InvalidName {
     kind: NameKind,
     value: String,
     reason: &'static str,
+}
+
+impl fmt::Debug for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl InvalidName {

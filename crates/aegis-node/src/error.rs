@@ -7,7 +7,9 @@ use aegis_core::{Address, Chain, InvalidName, NodeId, ServiceInfo};
 /// Why [`NodeBuilder::build`](crate::NodeBuilder::build) made no node.
 ///
 /// Whoever wrote the program, or its configuration, has to act.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A bind address was given on which others cannot dial, and no other to advertise.
@@ -81,6 +83,12 @@ pub enum BuildError {
     },
 }
 
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
+}
+
 impl BuildError {
     /// All mistakes, one after another.
     pub fn mistakes(&self) -> impl Iterator<Item = &Self> {
@@ -109,7 +117,9 @@ impl fmt::Display for Several<'_> {
 }
 
 /// Why [`Node::start`](crate::Node::start) did not begin to listen; nothing is left running.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The node listens already, or has: it starts once. The program has to keep the first `Server`, or build another node.
@@ -140,8 +150,16 @@ pub enum StartError {
     },
 }
 
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
+}
+
 /// Why a [`Server`](crate::Server) did not end as it should.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The accept loop ended by itself, which is a bug in aegis.
@@ -156,4 +174,10 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
 }

@@ -1,9 +1,10 @@
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use aegis_core::{NodeId, NodeType, SpiffeId, TrustDomain};
+use aegis_core::{Chain, NodeId, NodeType, SpiffeId, TrustDomain};
 
 use crate::clock::Utc;
 use crate::{Origin, Part, Rejection};
@@ -11,7 +12,9 @@ use crate::{Origin, Part, Rejection};
 /// Why certificates, key and CA bundle could not be made a TLS configuration.
 ///
 /// The operator has to act: each variant names the file (or variable) and what is wrong with it.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// An entry of the CA bundle is no CA certificate.
@@ -173,6 +176,12 @@ pub enum LoadError {
         /// Whom the certificate names.
         found: Box<SpiffeId>,
     },
+}
+
+impl fmt::Debug for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
 }
 
 /// The own certificate cannot be used at this moment: it is outside its dates.

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -171,7 +172,9 @@ impl Default for Publisher {
 }
 
 /// The directory did not reach the awaited state in time.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` prints the text too, and not all of the directory, as a `main` that returns the error shows it.
+#[derive(Clone, thiserror::Error)]
 #[error(
     "after {timeout:?} the directory is not as awaited: it holds {} nodes and is {}",
     last.nodes().len(),
@@ -183,6 +186,12 @@ pub struct NotInTime {
     pub timeout: Duration,
     /// The directory then.
     pub last: Arc<Snapshot>,
+}
+
+impl fmt::Debug for NotInTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 #[cfg(test)]

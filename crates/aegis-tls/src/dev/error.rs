@@ -1,9 +1,10 @@
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use aegis_core::NodeId;
+use aegis_core::{Chain, NodeId};
 
 use crate::Rejection;
 use crate::clock::Utc;
@@ -11,7 +12,9 @@ use crate::clock::Utc;
 /// Why a development CA could not be made, read or used.
 ///
 /// The developer has to act; nothing that was there is replaced.
-#[derive(Debug, thiserror::Error)]
+///
+/// `Debug` prints the text with its causes, as a `main` that returns it shows it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum DevCaError {
     /// The CA's certificate is no certificate of a CA.
@@ -139,6 +142,12 @@ pub enum DevCaError {
         /// The certificate file.
         path: PathBuf,
     },
+}
+
+impl fmt::Debug for DevCaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain::new(self), f)
+    }
 }
 
 impl DevCaError {
