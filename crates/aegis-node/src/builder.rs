@@ -79,6 +79,8 @@ impl NodeBuilder {
     }
 
     /// Where to listen, `host:port`; port 0 lets the system choose (default: not at all).
+    ///
+    /// A node without an address only calls others: it has no services, and cannot be [started](Node::start).
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
         self
@@ -242,6 +244,9 @@ impl NodeBuilder {
         let seeds = parse_all(&mut mistakes, "join", &self.seeds);
         if let Some(mistake) = bind.as_ref().and_then(|bind| unreachable(bind, &advertised)) {
             mistakes.push(mistake);
+        }
+        if self.address.is_none() && self.registry.has_services() {
+            mistakes.push(BuildError::NoAddress);
         }
         let (routes, entries) = self.registry.table(&mut mistakes);
         // Its limits are the directory's: checked now, with stand-ins for what only the socket knows.

@@ -40,6 +40,11 @@ pub enum BuildError {
         /// The gRPC service name.
         grpc_service: String,
     },
+    /// Handlers were given, but no address that they could be called at.
+    #[error(
+        "the node has services, but no address to listen on: name one with address, or leave the services out"
+    )]
+    NoAddress,
     /// A node needs an id.
     #[error("the node has no id: name one with id")]
     NoId,

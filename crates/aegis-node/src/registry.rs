@@ -33,6 +33,10 @@ impl Registry {
         self.layers.push(Box::new(wrap));
     }
 
+    pub(crate) fn has_services(&self) -> bool {
+        !self.handlers.is_empty() || !self.services.is_empty()
+    }
+
     /// The names that the node's certificate has to grant.
     pub(crate) fn names(&self) -> BTreeSet<ServiceName> {
         self.services.iter().map(|(info, _)| info.name().clone()).collect()

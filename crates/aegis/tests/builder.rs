@@ -18,11 +18,21 @@ fn check(with: impl FnOnce(NodeBuilder) -> NodeBuilder, expected: &[&str]) {
         .address("127.0.0.1:0")
         .tls(ca.options("a", "test"));
     let error = with(builder).build().map(|_| ()).unwrap_err();
-    let found: Vec<_> = error
-        .mistakes()
-        .map(|mistake| format!("{mistake:?}").split([' ', '(']).next().unwrap().to_owned())
-        .collect();
+    let found: Vec<_> = error.mistakes().map(variant).collect();
     assert_eq!(found, expected, "{error}");
+}
+
+fn variant(mistake: &BuildError) -> &'static str {
+    match mistake {
+        BuildError::Advertise { .. } => "Advertise",
+        BuildError::Advertised { .. } => "Advertised",
+        BuildError::Duplicate { .. } => "Duplicate",
+        BuildError::Label { .. } => "Label",
+        BuildError::Name { .. } => "Name",
+        BuildError::NoAddress => "NoAddress",
+        BuildError::Reserved { .. } => "Reserved",
+        _ => "another",
+    }
 }
 
 #[test]
@@ -63,6 +73,50 @@ fn a_node_needs_an_id_and_certificates() {
     assert!(matches!(Node::builder().id("a").build(), Err(BuildError::NoTlsConfig)));
     let ca = TestCa::new();
     assert!(matches!(Node::builder().tls(ca.options("a", "test")).build(), Err(BuildError::NoId)));
+}
+
+#[test]
+fn services_need_an_address() {
+    let identity = Identity::new("a");
+    let ca = TestCa::new();
+    let builder = || Node::builder().id("a").node_type("test").tls(ca.options("a", "test"));
+    builder().build().unwrap();
+    for node in [
+        builder().service(IDENTITY_V1, identity.server()),
+        builder().routes(|routes| routes.add(identity.server())),
+    ] {
+        let error = node.build().map(|_| ()).unwrap_err();
+        assert!(matches!(error, BuildError::NoAddress), "{error}");
+    }
+}
+
+/// What `main` prints of an error that it returns is its `Debug`.
+#[tokio::test]
+async fn an_error_that_main_returns_is_shown_with_its_causes() {
+    let mesh = TestMesh::loopback();
+    let server = mesh.serve("a", |node| node).await;
+    let address = server.local_addr().to_string();
+    let taken = mesh.builder("b").address(&address).build().unwrap();
+    let error = taken.start().await.map(|_| ()).unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.starts_with(&format!("cannot listen on {address}: ")), "{text}");
+    assert!(text.contains("already in use"), "{text}");
+
+    let other = mesh.builder("b").tls(mesh.ca().options("c", "test")).build();
+    let text = format!("{:?}", other.map(|_| ()).unwrap_err());
+    assert!(text.starts_with("cannot use the certificates of this node: "), "{text}");
+    assert!(text.contains("certificate of node c") && text.contains("the node is b"), "{text}");
+
+    let pool = aegis::ServicePool::builder().tls(TlsOptions::files("a", "b", "c")).seeds(["a:1"]);
+    let text = format!("{:?}", pool.build().unwrap_err());
+    assert!(text.contains("cannot read the certificate a: No such file"), "{text}");
+
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let text = format!("{:?}", mesh.node("d").peers().sync(&nobody).await.unwrap_err());
+    assert!(text.contains("cannot reach 127.0.0.1:1: Connection refused"), "{text}");
+
+    let text = format!("{:?}", "Identity/v1".parse::<ServiceInfo>().unwrap_err());
+    assert!(text.starts_with("\"Identity\" is not a valid service name: "), "{text}");
 }
 
 #[test]
