@@ -85,7 +85,7 @@ pub enum Rejection {
     NoIdentity,
 
     /// A certificate of the chain is not valid yet.
-    #[error("{part} is not valid before {}, now is {}", Utc(*not_before), Utc(*now))]
+    #[error("{part} is not valid before {}, now is {}; is a clock wrong?", Utc(*not_before), Utc(*now))]
     NotYetValid {
         /// Which certificate of the chain.
         part: ChainPart,
@@ -122,7 +122,11 @@ pub enum Rejection {
     /// No CA of our bundle issued it.
     #[error(
         "it was issued by a CA that is not in our bundle ({issuer}){}",
-        if *namesake { ", although one of the same name is: the CA was made anew?" } else { "" }
+        if *namesake {
+            ", although one of the same name is: was the CA made anew?"
+        } else {
+            "; both sides need one CA, or each the other's in its bundle"
+        }
     )]
     UnknownCa {
         /// The name of the CA that the chain ends in.

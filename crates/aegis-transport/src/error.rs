@@ -81,7 +81,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// Another node listens at the address: it was recycled, or the directory is behind.
-    #[error("{address} is {found}, not {expected}")]
+    #[error("{address} is {found} by its certificate, not {expected}")]
     WrongNode {
         /// Where we dialled.
         address: Address,

@@ -108,7 +108,9 @@ async fn two_nodes_that_swap_ports_get_only_their_own_calls() {
     // The stale pool did dial: each handshake was refused by the client, for the right reason.
     let explanation = eventually(LIMIT, || {
         let now = stale.explain(&IDENTITY_V1).to_string();
-        let seen = |expected, found| now.contains(&format!("is {found}, not {expected}"));
+        let seen = |expected, found| {
+            now.contains(&format!("is {found} by its certificate, not {expected}"))
+        };
         if seen("a", "b") && seen("b", "a") { Ok(now) } else { Err(now) }
     })
     .await;

@@ -44,4 +44,5 @@ mod restarts;
 mod service;
 mod services_guide;
 mod strangers;
+mod troubleshooting;
 mod unread;
