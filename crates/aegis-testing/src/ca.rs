@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use aegis_core::{NodeId, NodeType, TrustDomain};
-use aegis_tls::{Subject, Tls, TlsOptions};
+use aegis_tls::{Caller, Expected, Subject, Tls, TlsOptions};
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
@@ -15,6 +15,8 @@ use crate::flaw::Flaw;
 use crate::key::KeyKind;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes in flight on one direction of a pipe: a whole handshake fits.
+const PIPE: usize = 64 * 1024;
 const TRUST_DOMAIN: TrustDomain = TrustDomain::from_static("mesh.test");
 
 /// A CA for tests, made anew in memory: its certificates are good, or bad in exactly one point.
@@ -240,6 +242,30 @@ impl TestCa {
     pub fn tls(&self, id: &str, node_type: &str) -> Tls {
         let subject = Subject::new(parse_id(id), parse_type(node_type));
         self.options(id, node_type).load(&subject).expect("certificates of TestCa load")
+    }
+
+    /// A caller with a good certificate of this CA, as a handler meets it: for tests that call a handler directly.
+    ///
+    /// It is what a server makes of a connection, since nothing else makes one: here over a pipe, in a few milliseconds.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use aegis_testing::TestCa;
+    /// use aegis_tls::Caller;
+    ///
+    /// let mut request = tonic::Request::new(());
+    /// request.extensions_mut().insert(TestCa::new().caller("vicky-1", "storage").await);
+    /// assert_eq!(Caller::from_request(&request).unwrap().node_id().as_str(), "vicky-1");
+    /// # }
+    /// ```
+    pub async fn caller(&self, id: &str, node_type: &str) -> Caller {
+        let (client, server) = (self.tls(id, node_type), self.tls("server", "test"));
+        let (near, far) = tokio::io::duplex(PIPE);
+        let (connected, accepted) =
+            tokio::join!(client.connect(Expected::AnyMember, near), server.accept(far));
+        drop(connected.expect("certificates of one TestCa are accepted"));
+        accepted.expect("certificates of one TestCa are accepted").caller
     }
 
     fn root(name: String, key: KeyPair, validity: Validity, trust_domain: TrustDomain) -> Self {
