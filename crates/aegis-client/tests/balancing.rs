@@ -82,7 +82,7 @@ async fn the_wrong_node_at_an_address_gets_no_call() {
     assert_eq!(wrong.requests(), 0);
     let text = eventually(PATIENCE, || {
         let text = client.explain().to_string();
-        if text.contains("wrong, not moved-away") { Ok(text) } else { Err(text) }
+        if text.contains("wrong by its certificate, not moved-away") { Ok(text) } else { Err(text) }
     })
     .await;
     assert!(text.starts_with("identity/v1: 1 of 2 providers are called"), "{text}");

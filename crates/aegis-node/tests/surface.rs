@@ -131,7 +131,7 @@ async fn a_node_starts_once() {
 #[test]
 fn a_service_that_consists_of_nothing_is_a_mistake() {
     let ca = TestCa::new();
-    let node = Node::builder().id("a").tls(ca.options("a", "node"));
+    let node = Node::builder().id("a").address("127.0.0.1:0").tls(ca.options("a", "node"));
     let error = node.advertise::<String>(LAB_V1, []).build().unwrap_err();
     assert!(matches!(error, BuildError::Empty { .. }), "{error}");
 }
