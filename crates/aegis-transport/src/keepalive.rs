@@ -88,7 +88,8 @@ impl Watchdog {
             self.asked = Some(Asked { at: now, unanswered: true });
             return (Verdict::Ask, later(now, pace.answer));
         };
-        if asked.at < base {
+        // On a clock that stands still, as a paused one does, the answer comes in the moment of the question.
+        if asked.at < base || !asked.unanswered {
             // An older PING that is still unanswered has to serve for this silence too.
             let verdict = if asked.unanswered { Verdict::Alive } else { Verdict::Ask };
             *asked = Asked { at: now, unanswered: true };
@@ -151,6 +152,17 @@ mod tests {
         run.judge(2_000, 0, true, Verdict::Stalled, 20_000);
         run.judge(19_999, 0, true, Verdict::Stalled, 20_000);
         run.judge(20_000, 0, true, Verdict::Dead, 20_000);
+    }
+
+    #[test]
+    fn an_answer_in_the_moment_of_the_question_counts() {
+        let mut run = Run::new(false);
+        run.judge(0, 0, true, Verdict::Alive, 1_000);
+        run.judge(1_000, 0, true, Verdict::Ask, 2_000);
+        run.watchdog.answered();
+        run.judge(1_000, 1_000, true, Verdict::Alive, 2_000);
+        run.judge(2_000, 1_000, true, Verdict::Ask, 3_000);
+        run.judge(3_000, 1_000, true, Verdict::Stalled, 21_000);
     }
 
     #[test]

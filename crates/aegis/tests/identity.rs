@@ -141,7 +141,7 @@ async fn a_node_that_claims_anothers_address_or_id_gets_no_call() {
     let identity = ready(&c.pool(), 2).await;
     eventually(LIMIT, || {
         let now = c.pool().explain(&IDENTITY_V1).to_string();
-        if now.contains("is a, not mallory") { Ok(()) } else { Err(now) }
+        if now.contains("is a by its certificate, not mallory") { Ok(()) } else { Err(now) }
     })
     .await;
     let mut by = std::collections::BTreeMap::<String, u32>::new();
