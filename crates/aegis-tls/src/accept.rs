@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_millis(250);
 pub struct Accepted<IO> {
     /// The encrypted stream; ALPN has settled on `h2`.
     pub stream: ServerStream<IO>,
-    /// Who called; belongs into the extensions of each request, as the [crate's documentation](crate) shows.
+    /// Who called; belongs into the extensions of each request, where tonic puts it by the feature `tonic-server`.
     pub caller: Caller,
 }
 

@@ -16,45 +16,17 @@
 //! # Under tonic's own server
 //!
 //! The crate works alone, over any `AsyncRead + AsyncWrite`. tonic puts the `ConnectInfo` of a connection into the
-//! extensions of each of its requests, and [`Caller::from_request`] looks there: this is all that it needs.
+//! extensions of each of its requests, and [`Caller::from_request`] looks there. With the feature `tonic-server` an
+//! [`Accepted`] connection is one that tonic takes, and its `ConnectInfo` is the caller: this is all that it needs.
 //!
 //! ```no_run
-//! use std::{io, pin::Pin, task::{Context, Poll}, time::Duration};
+//! # #[cfg(feature = "tonic-server")]
+//! # mod example {
+//! use std::{io, time::Duration};
 //!
-//! use aegis_tls::{Accepted, Caller, Tls};
-//! use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-//! use tokio::net::{TcpListener, TcpStream};
-//! use tonic::transport::server::{Connected, Router};
-//!
-//! struct Connection(Accepted<TcpStream>);
-//!
-//! impl Connected for Connection {
-//!     type ConnectInfo = Caller;
-//!
-//!     fn connect_info(&self) -> Caller {
-//!         self.0.caller.clone()
-//!     }
-//! }
-//!
-//! impl AsyncRead for Connection {
-//!     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-//!         Pin::new(&mut self.0.stream).poll_read(cx, buf)
-//!     }
-//! }
-//!
-//! impl AsyncWrite for Connection {
-//!     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-//!         Pin::new(&mut self.0.stream).poll_write(cx, buf)
-//!     }
-//!
-//!     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-//!         Pin::new(&mut self.0.stream).poll_flush(cx)
-//!     }
-//!
-//!     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-//!         Pin::new(&mut self.0.stream).poll_shutdown(cx)
-//!     }
-//! }
+//! use aegis_tls::Tls;
+//! use tokio::net::TcpListener;
+//! use tonic::transport::server::Router;
 //!
 //! async fn serve(tls: Tls, listener: TcpListener, services: Router) -> Result<(), tonic::transport::Error> {
 //!     let (connections, incoming) = tokio::sync::mpsc::channel(16);
@@ -70,7 +42,7 @@
 //!             let (tls, connections) = (tls.clone(), connections.clone());
 //!             handshakes.spawn(async move {
 //!                 match tokio::time::timeout(Duration::from_secs(10), tls.accept(io)).await {
-//!                     Ok(Ok(accepted)) => drop(connections.send(io::Result::Ok(Connection(accepted))).await),
+//!                     Ok(Ok(accepted)) => drop(connections.send(io::Result::Ok(accepted)).await),
 //!                     Ok(Err(error)) => eprintln!("a client was refused: {error}"),
 //!                     Err(_) => eprintln!("a client did not finish its handshake"),
 //!                 }
@@ -84,8 +56,11 @@
 //!         () = accept => Ok(()),
 //!     }
 //! }
-//! # let _ = serve;
+//! # }
 //! ```
+//!
+//! How many handshakes may be under way, and for how long, is the business of whoever accepts; aegis-node does it with
+//! limits of every kind. A client of plain tonic puts [`Tls::connect`] into `Endpoint::connect_with_connector`.
 //!
 //! # What it does not do
 //!
@@ -97,12 +72,15 @@
 //! |---|---|---|
 //! | `client` | [`Tls::connect`] | yes |
 //! | `server` | [`Tls::accept`], [`Caller`] | yes |
+//! | `tonic-server` | `Connected` of tonic's server for [`Accepted`]; includes `server` | no |
 //! | `dev-ca` | `dev::DevCa`, and [`TlsOptions::cert_dir`] makes what is missing: a development CA in a directory | no |
 
 #[cfg(feature = "server")]
 mod accept;
 #[cfg(feature = "server")]
 mod accept_error;
+#[cfg(feature = "server")]
+mod accepted_io;
 #[cfg(feature = "server")]
 mod caller;
 #[cfg(any(feature = "client", feature = "server"))]

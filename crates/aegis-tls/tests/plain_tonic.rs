@@ -1,64 +1,16 @@
 //! This crate under tonic's own server, without the rest of aegis.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use aegis_testing::TestCa;
-use aegis_tls::{Accepted, Caller, Expected, ServerStream, Tls};
+use aegis_tls::{Caller, Expected, Tls};
 use bytes::Bytes;
 use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::io::{DuplexStream, duplex};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::server::Connected;
 
 use crate::support::id;
-
-/// What a user writes: tonic puts the `ConnectInfo` into the extensions of each request.
-struct Connection(Accepted<DuplexStream>);
-
-impl Connection {
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut ServerStream<DuplexStream>> {
-        Pin::new(&mut self.get_mut().0.stream)
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.0.caller.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
-    }
-}
 
 /// Makes `calls` unary calls over one connection of the client's own.
 async fn call(client: &Tls, io: DuplexStream, calls: usize) {
@@ -110,7 +62,7 @@ async fn a_handler_under_plain_tonic_knows_its_caller_and_pays_for_it_once() {
             let (near, far) = duplex(64 * 1024);
             let accept = async {
                 let accepted = server.accept(far).await.unwrap();
-                connections.send(io::Result::Ok(Connection(accepted))).ok().unwrap();
+                connections.send(io::Result::Ok(accepted)).ok().unwrap();
             };
             tokio::join!(call(client, near, calls), accept);
             assert_eq!(server.parsed_certificates(), connection);
