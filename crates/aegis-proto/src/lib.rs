@@ -49,8 +49,14 @@
 //!
 //! # Regenerating
 //!
-//! The code is committed. After a change under `proto/`, run `cargo xtask proto`;
-//! `cargo xtask proto --check` fails while the two differ.
+//! The code is committed, and so are the descriptors. After a change under
+//! `proto/`, run `cargo xtask proto`; `cargo xtask proto --check` fails while the
+//! two differ. Both refuse what breaks peers or code written against the
+//! committed protos: what is here stays until its whole package goes.
+//!
+//! A name that meets one of the generated code has an underscore behind it in
+//! Rust: an RPC `New` is `new_`, `Clone` is `clone_`. On the wire it stays what
+//! it is. Comments of the protos are shown as plain text.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
