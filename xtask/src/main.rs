@@ -1,5 +1,6 @@
 //! Tasks of this workspace that cargo does not know by itself.
 
+mod bench;
 mod proto;
 
 use std::{
@@ -23,11 +24,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let mode = match arguments[..] {
+        ["bench", ref options @ ..] => return bench(options),
         ["proto"] => Mode::Write,
         ["proto", "--allow-breaking"] => Mode::WriteBreaking,
         ["proto", "--check"] => Mode::Check,
         _ => {
-            eprintln!("{USAGE}");
+            eprintln!("{USAGE}\n\n{}", bench::USAGE);
             return ExitCode::from(2);
         }
     };
@@ -36,6 +38,17 @@ fn main() -> ExitCode {
             println!("{report}");
             ExitCode::SUCCESS
         }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command talks to its user")]
+fn bench(options: &[&str]) -> ExitCode {
+    match bench::run(&workspace(), options) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE

@@ -1,0 +1,101 @@
+//! The processes of a benchmark.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::BenchError;
+
+/// Runs cargo and shows what it says.
+pub(crate) fn cargo(workspace: &Path, arguments: &[&str]) -> Result<(), BenchError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let program = format!("cargo {}", arguments.join(" "));
+    let status = Command::new(cargo).args(arguments).current_dir(workspace).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(BenchError::Program { program, text: status.to_string() }),
+        Err(source) => Err(BenchError::Start { program, source }),
+    }
+}
+
+/// The load programs, built for speed.
+pub(crate) struct Programs {
+    binary: PathBuf,
+    certificates: PathBuf,
+}
+
+impl Programs {
+    /// Builds them, and makes their certificates in a directory of their own.
+    pub(crate) fn build(workspace: &Path, certificates: &Path) -> Result<Self, BenchError> {
+        cargo(workspace, &["build", "--quiet", "--release", "--package", "aegis-bench"])?;
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
+        let binary = target.join("release").join("aegis-bench");
+        let programs = Self { binary, certificates: certificates.to_owned() };
+        programs.output(&["certs"])?;
+        Ok(programs)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg("--certs").arg(&self.certificates);
+        command
+    }
+
+    /// Runs one to its end; what it printed.
+    pub(crate) fn output(&self, arguments: &[&str]) -> Result<String, BenchError> {
+        let program = arguments.join(" ");
+        let output = self
+            .command(arguments)
+            .output()
+            .map_err(|source| BenchError::Start { program: program.clone(), source })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(BenchError::Program { program, text })
+    }
+
+    /// Starts a server; it listens when this returns.
+    pub(crate) fn serve(&self, system: &str) -> Result<Server, BenchError> {
+        let program = format!("serve {system}");
+        let failed = |source| BenchError::Start { program: program.clone(), source };
+        let mut command = self.command(&["serve", system]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server =
+            Server { process: command.spawn().map_err(failed)?, address: String::new() };
+        if let Some(stdout) = server.process.stdout.take() {
+            let mut line = String::new();
+            BufReader::new(stdout).read_line(&mut line).map_err(failed)?;
+            line.trim().clone_into(&mut server.address);
+        }
+        if server.address.is_empty() {
+            let mut text = String::new();
+            if let Some(mut stderr) = server.process.stderr.take() {
+                stderr.read_to_string(&mut text).map_err(failed)?;
+            }
+            return Err(BenchError::Program { program, text: text.trim().to_owned() });
+        }
+        Ok(server)
+    }
+}
+
+/// A server that runs until this is dropped.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: String,
+}
+
+impl Server {
+    pub(crate) fn pid(&self) -> String {
+        self.process.id().to_string()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
