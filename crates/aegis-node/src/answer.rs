@@ -36,7 +36,7 @@ pub(crate) async fn write(
     response: Response<Body>,
     respond: SendResponse<Bytes>,
     shared: &Shared,
-    end: &mut End,
+    end: &mut End<'_>,
 ) {
     // Nobody is left to hear of a stream that broke while its answer was written.
     drop(try_write(response, respond, shared, end).await);
@@ -46,7 +46,7 @@ async fn try_write(
     response: Response<Body>,
     mut respond: SendResponse<Bytes>,
     shared: &Shared,
-    end: &mut End,
+    end: &mut End<'_>,
 ) -> Result<(), Gone> {
     let (mut head, body) = match too_long(response.headers(), shared.header_bytes) {
         Some(status) => status.into_http(),
@@ -119,7 +119,7 @@ struct Writer {
 
 impl Writer {
     /// Writes what a poll brought; true at the end of the answer.
-    async fn step(&mut self, polled: Polled, end: &mut End, queue: bool) -> Result<bool, Gone> {
+    async fn step(&mut self, polled: Polled, end: &mut End<'_>, queue: bool) -> Result<bool, Gone> {
         let frame = match polled {
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(status))) | Err(status) => return self.finish(&status),
@@ -154,7 +154,7 @@ impl Writer {
     }
 
     /// Sends data as fast as the caller takes it; a status where the call ended first.
-    async fn send(&mut self, mut data: Bytes, end: &mut End) -> Result<Option<Status>, Gone> {
+    async fn send(&mut self, mut data: Bytes, end: &mut End<'_>) -> Result<Option<Status>, Gone> {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len());
             let mut room = self.stream.capacity();

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use aegis_client::REFUSED_HEADER;
@@ -19,7 +20,9 @@ use tonic::body::Body;
 
 use crate::answer::write;
 use crate::connection::Shared;
+use crate::dispatch::Refusal;
 use crate::end::{End, late};
+use crate::handler::Handler;
 use crate::message::Limited;
 use crate::request_body::RequestBody;
 
@@ -29,8 +32,10 @@ use crate::request_body::RequestBody;
 pub(crate) async fn serve(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    shared: &Shared,
+    handler: Result<Handler, Refusal>,
+    shared: Arc<Shared>,
 ) {
+    let shared = &*shared;
     let deadline = match timeout::parse(request.headers()) {
         Ok(timeout) => timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         Err(error) => {
@@ -38,7 +43,8 @@ pub(crate) async fn serve(
             return write(answer, respond, shared, &mut End::new(None, &shared.terminate)).await;
         }
     };
-    let call = run(request, respond, shared, deadline);
+    // Pinned here, since a future of this size is not moved for nothing.
+    let call = pin!(run(request, respond, handler, shared, deadline));
     match deadline {
         // Calls that the handler or its stream makes end with the call they are made for.
         Some(deadline) => aegis_client::deadline::scope(deadline.into_std(), call).await,
@@ -50,20 +56,20 @@ pub(crate) async fn serve(
 async fn run(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    handler: Result<Handler, Refusal>,
     shared: &Shared,
     deadline: Option<Instant>,
 ) {
     let mut end = End::new(deadline, &shared.terminate);
-    let response = match shared.routes.find(&request) {
+    let response = match handler {
         Err(refusal) => refusal.into_response(),
         // Nobody waits for what a handler would do now.
         Ok(_) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => late().into_http(),
-        Ok(handler) => {
+        Ok(mut handler) => {
             let mut request = request.map(|stream| {
                 Body::new(Limited::new(RequestBody::new(stream), shared.message_bytes))
             });
             shared.describe(request.extensions_mut());
-            let mut handler = handler.clone();
             // Inside an async block, since `call` itself may panic.
             let answer = async move { tower_service::Service::call(&mut handler, request).await };
             let mut answer = pin!(answer);

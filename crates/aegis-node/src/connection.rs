@@ -11,13 +11,12 @@ use bytes::Bytes;
 use h2::server;
 use http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::Watched;
-use crate::call;
+use crate::calls::{Arrived, Calls};
 use crate::dispatch::Routes;
 use crate::keepalive::Keepalive;
 use crate::limits::Limits;
@@ -31,8 +30,6 @@ const RESET_STREAMS: usize = 1_024;
 const LOCAL_ERROR_RESETS: usize = 16_384;
 const DATA_FRAME_BUDGET: usize = 64 << 20;
 
-/// Streams taken before the connection looks at what else there is to do.
-const ACCEPTED_IN_A_ROW: u32 = 64;
 /// How long the ends of calls may take to be read, once an old connection's calls were told to end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -116,11 +113,13 @@ where
     };
     let mut keepalive = Keepalive::new(&mut connection, activity, &limits);
     let shared = Arc::new(shared);
-    let mut calls = JoinSet::new();
+    let mut calls = Calls::default();
+    let mut arrived = Arrived::default();
     let mut stage = Stage::Open;
     let mut drained = pin!(drain.cancelled());
     let mut timer = pin!(sleep_until(after(jitter(limits.max_age))));
-    let mut accepted_in_a_row = 0;
+    // Whether it is the others' turn.
+    let mut rested = false;
 
     loop {
         tokio::select! {
@@ -143,24 +142,19 @@ where
                 Stage::Terminated => return Ok(()),
                 Stage::Draining => timer.as_mut().reset(after(Duration::MAX)),
             },
-            accepted = connection.accept(), if accepted_in_a_row < ACCEPTED_IN_A_ROW => match accepted {
-                Some(Ok((request, respond))) => {
-                    accepted_in_a_row += 1;
-                    let shared = Arc::clone(&shared);
-                    shared.counters.calls.add(1);
-                    calls.spawn(async move { call::serve(request, respond, &shared).await });
-                    // A flood of streams that are reset at once must not pile up finished tasks.
-                    while let Some(joined) = calls.try_join_next() {
-                        tell_panic(&joined);
+            open = poll_fn(|cx| arrived.poll(&mut connection, cx)), if !rested => {
+                rested = arrived.is_full();
+                calls.begin(&mut arrived, &shared);
+                match open {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(error) => {
+                        tracing::debug!(node = %shared.caller.node_id(), %error, "the connection broke");
+                        return Ok(());
                     }
                 }
-                Some(Err(error)) => {
-                    tracing::debug!(node = %shared.caller.node_id(), %error, "the connection broke");
-                    return Ok(());
-                }
-                None => return Ok(()),
             },
-            Some(joined) = calls.join_next(), if !calls.is_empty() => tell_panic(&joined),
+            () = calls.ended() => {}
             () = &mut drained, if matches!(stage, Stage::Open) => {
                 stage = Stage::Draining;
                 linger.ask();
@@ -172,17 +166,8 @@ where
                 tracing::debug!(node = %shared.caller.node_id(), "the peer gave no sign of life");
                 return Ok(());
             }
-            () = ready(()), if ACCEPTED_IN_A_ROW <= accepted_in_a_row => accepted_in_a_row = 0,
+            () = ready(()), if rested => rested = false,
         }
-    }
-}
-
-/// A handler may panic where [`call`] cannot catch it: when it is dropped.
-fn tell_panic(joined: &Result<(), JoinError>) {
-    if let Err(error) = joined
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a handler panicked");
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the path of a request to its handler: a table by gRPC service name.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use aegis_client::{NOT_SERVED, REFUSED_HEADER, SERVICE_HEADER};
 use aegis_core::ServiceInfo;
@@ -10,6 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::handler::Handler;
+use crate::in_place::Pace;
 
 /// One entry of the table.
 #[derive(Debug, Clone)]
@@ -17,6 +20,14 @@ pub(crate) struct Route {
     pub(crate) handler: Handler,
     /// The infos that advertise this gRPC service; `None` for our own services, which no info names.
     pub(crate) infos: Option<Vec<ServiceInfo>>,
+    /// How long its calls keep a thread.
+    pub(crate) pace: Arc<Pace>,
+}
+
+impl Route {
+    pub(crate) fn new(handler: Handler, infos: Option<Vec<ServiceInfo>>) -> Self {
+        Self { handler, infos, pace: Arc::new(Pace::new(Instant::now())) }
+    }
 }
 
 /// Which handler serves which gRPC service.
@@ -42,10 +53,10 @@ impl Routes {
         self.0.keys().copied()
     }
 
-    /// The handler of a request, or the answer that refuses it.
+    /// The route of a request, or the answer that refuses it.
     ///
     /// Only the path decides, never the query; it is compared byte for byte.
-    pub(crate) fn find<T>(&self, request: &Request<T>) -> Result<&Handler, Refusal> {
+    pub(crate) fn find<T>(&self, request: &Request<T>) -> Result<&Route, Refusal> {
         if request.method() != Method::POST {
             return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
         }
@@ -62,11 +73,11 @@ impl Routes {
         };
         let (Some(infos), Some(wanted)) = (&route.infos, request.headers().get(SERVICE_HEADER))
         else {
-            return Ok(&route.handler);
+            return Ok(route);
         };
         let wanted = wanted.to_str().ok().and_then(|text| text.parse::<ServiceInfo>().ok());
         if wanted.as_ref().is_some_and(|wanted| infos.contains(wanted)) {
-            return Ok(&route.handler);
+            return Ok(route);
         }
         Err(Refusal::NotServed { wanted })
     }
@@ -149,10 +160,8 @@ mod tests {
     #[track_caller]
     fn check(path: &str, service: Option<&str>, expected: &Result<(), Refusal>) {
         let mut routes = Routes::default();
-        assert!(routes.add(Route {
-            handler: Handler::new(Echo),
-            infos: Some(vec![ServiceInfo::from_static("echo", "v1")])
-        }));
+        let infos = vec![ServiceInfo::from_static("echo", "v1")];
+        assert!(routes.add(Route::new(Handler::new(Echo), Some(infos))));
         let mut request =
             Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
         if let Some(service) = service {

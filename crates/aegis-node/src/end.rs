@@ -3,21 +3,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tonic::Status;
 
 /// What ends a call from outside: its deadline, or the server's last word.
-pub(crate) struct End {
+pub(crate) struct End<'a> {
     deadline: Option<Pin<Box<Sleep>>>,
-    terminate: CancellationToken,
+    // Borrowed, since a clone takes a lock that all calls share.
+    terminate: &'a CancellationToken,
     /// Made at the first wait: most calls never wait.
-    terminated: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    terminated: Option<Pin<Box<WaitForCancellationFuture<'a>>>>,
 }
 
-impl End {
-    pub(crate) fn new(deadline: Option<Instant>, terminate: &CancellationToken) -> Self {
+impl<'a> End<'a> {
+    pub(crate) fn new(deadline: Option<Instant>, terminate: &'a CancellationToken) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Self { deadline, terminate: terminate.clone(), terminated: None }
+        Self { deadline, terminate, terminated: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
@@ -26,9 +27,8 @@ impl End {
         {
             return Poll::Ready(late());
         }
-        let terminate = &self.terminate;
-        let terminated =
-            self.terminated.get_or_insert_with(|| Box::pin(terminate.clone().cancelled_owned()));
+        let terminate = self.terminate;
+        let terminated = self.terminated.get_or_insert_with(|| Box::pin(terminate.cancelled()));
         terminated.as_mut().poll(cx).map(|()| {
             Status::unavailable(
                 "this node is closing the connection: the time for calls to end has passed",

@@ -251,7 +251,7 @@ impl Node {
         ];
         for handler in ours {
             // The builder refused these names to others.
-            routes.add(Route { handler, infos: None });
+            routes.add(Route::new(handler, None));
         }
         let counters = Arc::new(Counters::default());
         let stages = Stages::default();

@@ -56,7 +56,7 @@ impl Registry {
             // The first layer is the outermost, as it is with tonic's own server and tower's `ServiceBuilder`.
             let handler =
                 self.layers.iter().rev().fold(handler.clone(), |handler, wrap| wrap(handler));
-            if !routes.add(Route { handler, infos: Some(Vec::new()) }) {
+            if !routes.add(Route::new(handler, Some(Vec::new()))) {
                 mistakes.push(BuildError::Duplicate { grpc_service: name.to_owned() });
             }
         }

@@ -25,6 +25,7 @@ mod descriptors;
 mod drain;
 mod floods;
 mod handshakes;
+mod in_place;
 mod keepalive;
 mod requests;
 mod signals;

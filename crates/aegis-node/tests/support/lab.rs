@@ -118,6 +118,22 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
             let ticks = stream::repeat(message(b"tick")).map(Frame::data).map(Ok::<_, Status>);
             response(Body::new(StreamBody::new(ticks)))
         }
+        // The task it runs on.
+        "Where" => ok([message(tokio::task::id().to_string().as_bytes())]),
+        "Pause" => {
+            tokio::task::yield_now().await;
+            ok([message(b"")])
+        }
+        // What no handler should do, but some will.
+        "Block" => {
+            std::thread::sleep(Duration::from_millis(30));
+            ok([message(b"")])
+        }
+        "Panic" => panic!("on purpose"),
+        "Bomb" => {
+            let _bomb = Bomb;
+            ok([message(b"")])
+        }
         "Metadata" => {
             let mut response = ok([message(b"x")]);
             response
@@ -128,6 +144,15 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
         // How many calls came, and how many of them were given up.
         "Seen" => ok([message(format!("{} {}", seen.calls(), seen.cancelled()).as_bytes())]),
         _ => Status::unimplemented("no such experiment").into_http(),
+    }
+}
+
+/// Panics when a handler that holds it ends.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("on purpose, at the end");
     }
 }
 

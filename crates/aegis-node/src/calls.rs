@@ -1,0 +1,142 @@
+//! The calls of one connection: taken as they arrive, run in place or in tasks.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Connection, SendResponse};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::call;
+use crate::connection::Shared;
+use crate::in_place::{Budget, Pace, Stopwatch};
+
+/// Streams taken before the connection looks at what else there is to do.
+const TAKEN_IN_A_ROW: usize = 64;
+
+/// Streams that have arrived and are not yet run.
+///
+/// All that the socket has is taken before the first is run: by then the bodies of small calls are here too.
+#[derive(Default)]
+pub(crate) struct Arrived(Vec<(Request<RecvStream>, SendResponse<Bytes>)>);
+
+impl Arrived {
+    /// Drives the connection; ready once streams have arrived, or with `false` once there will be no more.
+    pub(crate) fn poll<IO>(
+        &mut self,
+        connection: &mut Connection<IO, Bytes>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<bool, h2::Error>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        while !self.is_full() {
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok(stream))) => self.0.push(stream),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(false)),
+                Poll::Pending if self.0.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        TAKEN_IN_A_ROW <= self.0.len()
+    }
+}
+
+/// The calls that have tasks; dropping it ends them.
+#[derive(Default)]
+pub(crate) struct Calls(JoinSet<()>);
+
+type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Calls {
+    /// Runs what has arrived: in place what is likely to be over at once, in a task each what is not.
+    pub(crate) fn begin(&mut self, arrived: &mut Arrived, shared: &Arc<Shared>) {
+        let mut budget = Budget::new(Stopwatch::start());
+        for (request, respond) in arrived.0.drain(..) {
+            shared.counters.calls.add(1);
+            let (handler, pace) = match shared.routes.find(&request) {
+                Ok(route) => (Ok(route.handler.clone()), Some(Arc::clone(&route.pace))),
+                Err(refusal) => (Err(refusal), None),
+            };
+            let call = Box::pin(call::serve(request, respond, handler, Arc::clone(shared)));
+            // A refusal runs no handler.
+            if budget.lasts() && pace.as_ref().is_none_or(|pace| pace.is_short(budget.now())) {
+                let rest = poll_once(call);
+                let took = budget.spend();
+                if let Some(pace) = pace {
+                    pace.note(took, budget.now());
+                }
+                if let Some(call) = rest {
+                    self.0.spawn(call);
+                }
+            } else {
+                match pace.filter(|pace| pace.samples()) {
+                    Some(pace) => self.0.spawn(measured(call, pace)),
+                    None => self.0.spawn(call),
+                };
+            }
+        }
+        // A flood of streams that are reset at once must not pile up finished tasks.
+        while let Some(joined) = self.0.try_join_next() {
+            tell_panic(&joined);
+        }
+    }
+
+    /// Waits for a task to end; never ready without one.
+    pub(crate) async fn ended(&mut self) {
+        match self.0.join_next().await {
+            Some(joined) => tell_panic(&joined),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Polls a call; what has not ended has to be polled again, in a task that it can wake.
+///
+/// Neither a poll nor a drop that panics harms the connection.
+fn poll_once(mut call: Call) -> Option<Call> {
+    let polled = catch_unwind(AssertUnwindSafe(move || {
+        match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => None,
+            Poll::Pending => Some(call),
+        }
+    }));
+    polled.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked when it was dropped");
+        None
+    })
+}
+
+/// A call whose first poll is noted.
+async fn measured(mut call: Call, pace: Arc<Pace>) {
+    let mut unmeasured = Some(pace);
+    poll_fn(move |cx| {
+        let Some(pace) = unmeasured.take() else { return call.as_mut().poll(cx) };
+        let mut watch = Stopwatch::start();
+        let polled = call.as_mut().poll(cx);
+        let took = watch.lap();
+        pace.note(took, watch.now());
+        polled
+    })
+    .await;
+}
+
+/// A handler may panic where [`call`] cannot catch it: when it is dropped.
+fn tell_panic(joined: &Result<(), JoinError>) {
+    if let Err(error) = joined
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a handler panicked");
+    }
+}
