@@ -43,6 +43,7 @@
 //!
 //! # Stability
 //! The types behind `Box<dyn Error>` sources are not part of the contract.
+
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attempts;

@@ -16,6 +16,8 @@
 //!
 //! This crate does no I/O and knows nothing of TLS, gRPC or the directory.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod address;
 mod chain;
 mod domain;

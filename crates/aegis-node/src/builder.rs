@@ -22,10 +22,13 @@ use crate::registry::{Registrations, Registry};
 
 /// The type of a node that names none.
 const DEFAULT_TYPE: NodeType = NodeType::from_static("node");
+
 /// Describes a node; [`build`](Self::build) reports every mistake at once.
 ///
 /// A node needs an id and certificates.
 /// To serve it needs an address as well; without one it can only call others.
+/// Of a single value that is given twice the last one counts; what is a list (services, seeds, addresses to
+/// advertise, layers) adds up.
 #[must_use = "a builder does nothing until build"]
 pub struct NodeBuilder {
     id: Option<String>,
@@ -60,13 +63,15 @@ impl Default for NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// The node's id: unique in the mesh, and what its certificate must say. Required.
+    /// The node's id: unique in the mesh, and what its certificate must say. Required; there is no default.
+    ///
+    /// The grammar is that of [`NodeId`].
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// A name for people (default: the id).
+    /// A name for people, at most 64 characters (default: the id).
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -86,7 +91,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Where others reach this node, if not at [`address`](Self::address); several are tried in turn.
+    /// Where others reach this node, if not at [`address`](Self::address); several are tried in turn (default: the
+    /// address that was bound).
     ///
     /// Needed where the bind address is unspecified (`0.0.0.0`, `[::]`) or translated.
     /// Port 0 stands for the port that was bound.
@@ -98,12 +104,13 @@ impl NodeBuilder {
     /// Addresses of nodes to learn the mesh from, `host:port` (default: none).
     ///
     /// One that answers is enough; all are tried again until they do, for as long as the node lives.
+    /// A node without any is the first of its mesh.
     pub fn join<A: Into<String>>(mut self, seeds: impl IntoIterator<Item = A>) -> Self {
         self.seeds.extend(seeds.into_iter().map(Into::into));
         self
     }
 
-    /// The directory of `<id>-cert.pem`, `<id>-key.pem` and `ca-cert.pem`.
+    /// The directory of `<id>-cert.pem`, `<id>-key.pem` and `ca-cert.pem`. There is no default.
     ///
     /// With the feature `dev-ca` a development CA in that directory makes what is missing, with a warning when it is
     /// the CA itself, and replaces this node's own certificate when it ran out, is about to, or does not fit the node
@@ -114,13 +121,13 @@ impl NodeBuilder {
         self.tls(TlsOptions::cert_dir(directory))
     }
 
-    /// The source of the node's certificates. Required, here or as [`cert_dir`](Self::cert_dir).
+    /// The source of the node's certificates. Required, here or as [`cert_dir`](Self::cert_dir); there is no default.
     pub fn tls(mut self, options: TlsOptions) -> Self {
         self.tls = Some(options);
         self
     }
 
-    /// Serves `handler`, a generated server, and advertises it as `info`.
+    /// Serves `handler`, a generated server, and advertises it as `info` (default: no service).
     ///
     /// Several handlers may make up one service, and several versions live side by side.
     /// One with an interceptor (`IdentityServiceServer::with_interceptor`) is a handler as well.
@@ -142,7 +149,34 @@ impl NodeBuilder {
 
     /// Advertises `info` as served by gRPC services that are registered elsewhere in this builder.
     ///
-    /// So one gRPC service can stand for several infos.
+    /// So one gRPC service can stand for several infos, and a handler among the [`routes`](Self::routes) be found.
+    ///
+    /// ```
+    /// use aegis_core::ServiceInfo;
+    /// use aegis_node::{BuildError, Node};
+    /// use aegis_proto::identity::v1::identity_service_server::{self, IdentityService, IdentityServiceServer};
+    ///
+    /// struct Identity;
+    ///
+    /// impl IdentityService for Identity {}
+    ///
+    /// let identity = ServiceInfo::from_static("identity", "v1");
+    /// let login = ServiceInfo::from_static("login", "v1");
+    /// # let ca = aegis_testing::TestCa::new();
+    /// # let tls = ca.options("morpheus-1", "node");
+    /// let builder = Node::builder()
+    ///     .id("morpheus-1")
+    ///     .tls(tls)
+    ///     .service(identity, IdentityServiceServer::new(Identity))
+    ///     .advertise(login.clone(), [identity_service_server::SERVICE_NAME]);
+    /// builder.build()?;
+    ///
+    /// // What nobody serves is not advertised.
+    /// # let tls = ca.options("morpheus-1", "node");
+    /// let builder = Node::builder().id("morpheus-1").tls(tls).advertise(login, ["login.v1.Login"]);
+    /// assert!(matches!(builder.build(), Err(BuildError::Advertised { .. })));
+    /// # Ok::<(), BuildError>(())
+    /// ```
     pub fn advertise<N: Into<String>>(
         mut self,
         info: ServiceInfo,
@@ -152,26 +186,35 @@ impl NodeBuilder {
         self
     }
 
-    /// Serves handlers without advertising them.
+    /// Serves handlers without advertising them (default: none): what callers find by other ways than the directory.
+    ///
+    /// `add` is called once, now.
     ///
     /// ```
-    /// # use aegis_node::{Node, NodeBuilder};
+    /// use aegis_node::Node;
     /// # use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
     /// # struct Identity;
     /// # impl IdentityService for Identity {}
-    /// # fn with(builder: NodeBuilder) -> NodeBuilder {
-    /// builder.routes(|routes| routes.add(IdentityServiceServer::new(Identity)))
-    /// # }
+    /// # let tls = aegis_testing::TestCa::new().options("morpheus-1", "node");
+    ///
+    /// let node = Node::builder()
+    ///     .id("morpheus-1")
+    ///     .tls(tls)
+    ///     .routes(|routes| routes.add(IdentityServiceServer::new(Identity)))
+    ///     .build()?;
+    /// # drop(node);
+    /// # Ok::<(), aegis_node::BuildError>(())
     /// ```
     pub fn routes(mut self, add: impl FnOnce(Registrations) -> Registrations) -> Self {
         self.registry.handlers.extend(add(Registrations(Vec::new())).0);
         self
     }
 
-    /// Wraps every handler of this node, our own services excepted, in a tower layer; the first one added runs first,
-    /// as it does with tonic's own server.
+    /// Wraps every handler of this node, our own services excepted, in a tower layer (default: none); the first one
+    /// added runs first, as it does with tonic's own server.
     ///
-    /// An error of the layer becomes a gRPC status: its own if it is a [`Status`](tonic::Status), else `UNKNOWN`.
+    /// Handlers that are added after it are wrapped too. An error of the layer becomes a gRPC status: its own if it is
+    /// a [`Status`](tonic::Status), else `UNKNOWN`. [`Handler`] has an example.
     pub fn layer<L, B>(mut self, layer: L) -> Self
     where
         L: Layer<Handler> + Send + Sync + 'static,
@@ -189,7 +232,17 @@ impl NodeBuilder {
         self
     }
 
-    /// The bounds of the server (default: [`Limits::default`]).
+    /// The bounds of the server (default: [`Limits::default`], whose methods name each value).
+    ///
+    /// ```
+    /// use aegis_node::{Limits, Node};
+    /// # let tls = aegis_testing::TestCa::new().options("morpheus-1", "node");
+    ///
+    /// let limits = Limits::default().max_connections(1_000).max_message_bytes(16 << 20);
+    /// let node = Node::builder().id("morpheus-1").tls(tls).limits(limits).build()?;
+    /// # drop(node);
+    /// # Ok::<(), aegis_node::BuildError>(())
+    /// ```
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -208,12 +261,12 @@ impl NodeBuilder {
         self
     }
 
-    /// Checks everything and loads the certificates; opens no socket.
+    /// Checks everything and loads the certificates; opens no socket, and needs no runtime.
     ///
-    /// Reads files, and with [`cert_dir`](Self::cert_dir) may write some.
+    /// Blocking: it reads files, and with [`cert_dir`](Self::cert_dir) may write some.
     ///
     /// # Errors
-    /// [`BuildError`], with every mistake in it.
+    /// [`BuildError`], with every mistake in it; certificates are looked at once all else is right.
     pub fn build(self) -> Result<Node, BuildError> {
         let mut mistakes = Vec::new();
         let id = match &self.id {

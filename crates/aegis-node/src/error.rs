@@ -147,7 +147,8 @@ pub enum StartError {
         /// The node.
         node: NodeId,
     },
-    /// The record of this node could not be made or signed.
+    /// The record of this node could not be made or signed: it is too large for the directory (the program has to
+    /// advertise less), or the certificate has run out (the operator has to renew it).
     #[error("cannot publish the record of this node")]
     Publish {
         /// What went wrong; its type is not part of the contract.
@@ -167,7 +168,7 @@ impl fmt::Debug for StartError {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The accept loop ended by itself, which is a bug in aegis.
+    /// The accept loop ended by itself, which is a bug in aegis: please report it.
     #[error("the server stopped by itself")]
     Stopped {
         /// What the runtime says of it; its type is not part of the contract.

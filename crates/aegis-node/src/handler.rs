@@ -15,7 +15,68 @@ type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A gRPC service behind one name: what layers wrap and the server calls.
 ///
-/// It never fails; an error is an answer with a gRPC status.
+/// It never fails; an error is an answer with a gRPC status. It is always ready. Cloning it is cheap.
+///
+/// A layer of [`NodeBuilder::layer`](crate::NodeBuilder::layer) wraps it. This one lets nodes of one type in:
+///
+/// ```
+/// use std::convert::Infallible;
+/// use std::task::{Context, Poll};
+///
+/// use aegis_client::ServiceClient;
+/// use aegis_core::ServiceInfo;
+/// use aegis_node::Handler;
+/// use aegis_proto::identity::v1::{GetUserRequest, identity_service_client::IdentityServiceClient};
+/// use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+/// use aegis_testing::TestMesh;
+/// use aegis_tls::Caller;
+/// use http::{Request, Response};
+/// use tonic::{Code, Status, body::Body};
+/// use tower_layer::layer_fn;
+/// use tower_service::Service;
+///
+/// #[derive(Clone)]
+/// struct Only {
+///     node_type: &'static str,
+///     inner: Handler,
+/// }
+///
+/// impl Service<Request<Body>> for Only {
+///     type Response = Response<Body>;
+///     type Error = Infallible;
+///     type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+///
+///     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+///         self.inner.poll_ready(cx)
+///     }
+///
+///     fn call(&mut self, request: Request<Body>) -> Self::Future {
+///         match Caller::from_extensions(request.extensions()) {
+///             Ok(caller) if *caller.node_type() == self.node_type => Box::pin(self.inner.call(request)),
+///             _ => Box::pin(async { Ok(Status::permission_denied("not for you").into_http()) }),
+///         }
+///     }
+/// }
+/// # struct Identity;
+/// # impl IdentityService for Identity {}
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+/// let mesh = TestMesh::in_memory(); // its nodes are of type "test"
+/// let server = mesh
+///     .serve("morpheus-1", |node| {
+///         node.service(IDENTITY_V1, IdentityServiceServer::new(Identity))
+///             .layer(layer_fn(|inner| Only { node_type: "gateway", inner }))
+///     })
+///     .await;
+/// let identity = ServiceClient::new(&mesh.node("vicky-1").pool(), IDENTITY_V1, IdentityServiceClient::new);
+/// let refused = identity.get()?.get_user(GetUserRequest::default()).await.unwrap_err();
+/// assert_eq!(refused.code(), Code::PermissionDenied);
+/// # drop(server);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Handler {
     name: &'static str,
@@ -102,7 +163,7 @@ impl Service<Request<Body>> for Handler {
     }
 }
 
-/// The answer of a [`Handler`].
+/// The answer of a [`Handler`]. Dropping it drops the handler's future: the call is given up.
 pub struct HandlerFuture(Answer);
 
 impl fmt::Debug for HandlerFuture {

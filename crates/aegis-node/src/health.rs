@@ -9,6 +9,28 @@ use tonic_health::server::HealthReporter;
 /// A node serves (`SERVING`) from the end of [`start`](crate::Node::start) until its drain begins,
 /// unless it was [set](Self::set) unhealthy.
 /// The names are `""` for the node, and the gRPC name of each handler.
+/// A clone is the same health.
+///
+/// ```
+/// use aegis_node::HealthStatus;
+/// use aegis_testing::TestMesh;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mesh = TestMesh::in_memory();
+/// let morpheus = mesh.serve("morpheus-1", |node| node).await;
+/// morpheus.node().health().set(HealthStatus::Unhealthy, "the database is gone").await;
+///
+/// // Another node asks for it by hand; programs that are no nodes ask grpc.health.v1.
+/// let peers = mesh.node("vicky-1").peers();
+/// let id = peers.add(&morpheus.local_addr().into()).await?;
+/// let health = peers.health(&id).await?;
+/// assert_eq!((health.status, health.message.as_str()), (HealthStatus::Unhealthy, "the database is gone"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Callers go on calling an unhealthy node: whether it takes calls is what its record says.
 #[derive(Debug, Clone)]
 pub struct Health {
     reporter: HealthReporter,
@@ -83,7 +105,8 @@ impl Health {
         }
     }
 
-    /// Says how the node is; health checks and watchers hear of it at once.
+    /// Says how the node is (until then [`Unknown`](HealthStatus::Unknown), which counts as serving); health checks and
+    /// watchers hear of it at once.
     ///
     /// # Cancel safety
     /// If dropped, some names may not have been told yet; the next call tells them.
@@ -92,7 +115,7 @@ impl Health {
         self.change(|state| state.report = report).await;
     }
 
-    /// What was said last.
+    /// What was said last, or that nothing was said, since the node was built.
     pub fn report(&self) -> HealthReport {
         self.state().report.clone()
     }

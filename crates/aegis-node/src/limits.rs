@@ -47,13 +47,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Connections in all (default 8,192); a further one is closed after its handshake.
+    /// Connections in all (default 8,192); a further one is closed after its handshake, and counted in
+    /// [`ServerStats::over_limit`](crate::ServerStats::over_limit).
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Connections of one node id (default 16).
+    /// Connections of one node id (default 16); a further one is closed after its handshake, too.
     pub fn max_connections_per_identity(mut self, connections: usize) -> Self {
         self.connections_per_identity = connections;
         self
@@ -74,13 +75,13 @@ impl Limits {
         self
     }
 
-    /// Calls at once on one connection (default 256), announced as `MAX_CONCURRENT_STREAMS`.
+    /// Calls at once on one connection (default 256; at least 1), announced as `MAX_CONCURRENT_STREAMS`.
     pub fn max_streams(mut self, streams: u32) -> Self {
         self.streams = streams.max(1);
         self
     }
 
-    /// Bytes of one request body that may wait unread (default 128 KiB).
+    /// Bytes of one request body that may wait unread (default 128 KiB; taken into the range of RFC 9113 §6.9.1, 65,535 to 2³¹ - 1).
     ///
     /// The connection's window is this times [`max_streams`](Self::max_streams), so that a stream which nobody reads stops no other.
     pub fn stream_window_bytes(mut self, bytes: u32) -> Self {
@@ -124,5 +125,39 @@ impl Limits {
     /// RFC 9113 §6.9.1 bounds a window.
     pub(crate) fn connection_window(&self) -> u32 {
         self.streams.saturating_mul(self.stream_window).min((1 << 31) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = include_str!("limits.rs");
+
+    /// What the documentation of a setter says of its default is what `Default` has.
+    #[track_caller]
+    fn check<T: Copy + PartialEq + std::fmt::Debug>(setter: &str, text: &str, default: T, said: T) {
+        let (before, _) = SOURCE.split_once(&format!("pub fn {setter}(")).expect("a setter");
+        let (_, docs) = before.rsplit_once("\n\n").expect("an item before");
+        assert!(docs.contains(&format!("default {text}")), "{setter}: {docs}");
+        assert_eq!(default, said, "{setter}");
+    }
+
+    #[test]
+    fn each_setter_documents_its_default() {
+        let limits = Limits::default();
+        let seconds = Duration::from_secs;
+        check("max_connections", "8,192", limits.connections, 8_192);
+        check("max_connections_per_identity", "16", limits.connections_per_identity, 16);
+        check("max_handshakes", "256", limits.handshakes, 256);
+        check("handshake_timeout", "5 s", limits.handshake_timeout, seconds(5));
+        check("max_streams", "256", limits.streams, 256);
+        check("stream_window_bytes", "128 KiB", limits.stream_window, 128 << 10);
+        check("max_header_list_bytes", "16 KiB", limits.header_list_bytes, 16 << 10);
+        check("max_message_bytes", "4 MiB", limits.message_bytes, 4 << 20);
+        let keepalive = (limits.keepalive_interval, limits.keepalive_timeout);
+        check("keepalive", "30 s and 10 s", keepalive, (seconds(30), seconds(10)));
+        check("max_connection_age", "1 h", limits.max_age, seconds(3_600));
+        check("max_connection_age", "5 min", limits.max_age_grace, seconds(300));
     }
 }

@@ -27,6 +27,8 @@ use crate::stats::Counters;
 ///
 /// A clone is the same node.
 /// [`start`](Self::start) makes it listen; a node that only calls others never has to.
+/// When the last clone is gone, and with it what was made of the node (server, pool and its channels, peers), its
+/// connections are cut and it follows the mesh no more.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
@@ -152,7 +154,7 @@ impl Node {
 
     /// The node's connections to providers; every call gives the same pool.
     ///
-    /// The first call, of this or [`directory`](Self::directory), begins to follow the mesh.
+    /// The first call of this, [`directory`](Self::directory) or [`peers`](Self::peers) begins to follow the mesh.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -179,6 +181,9 @@ impl Node {
     }
 
     /// Single nodes of the mesh, for hands-on use.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn peers(&self) -> Peers {
         self.observe();
         Peers::new(Arc::clone(&self.0.about), Arc::clone(&self.0.view), self.0.connections.clone())
@@ -199,8 +204,10 @@ impl Node {
 
     /// Listens, serves and advertises; when it returns, calls are answered.
     ///
+    /// That others know of the node takes a moment longer: [`Directory::wait_for`] on their side shows it.
+    ///
     /// # Errors
-    /// [`StartError`]; the node can be started again then.
+    /// [`StartError`]; the node can be started again then, except after [`AlreadyStarted`](StartError::AlreadyStarted).
     ///
     /// # Cancel safety
     /// Dropping the future leaves the node as it was.

@@ -18,6 +18,28 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// Single nodes of the mesh, asked one by one.
 ///
 /// Nothing here is needed to make calls: nodes find each other and keep their directories equal by themselves.
+/// A clone is the same; it keeps the node's connections.
+///
+/// ```
+/// use aegis_testing::TestMesh;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mesh = TestMesh::in_memory();
+/// let morpheus = mesh.serve("morpheus-1", |node| node.name("Morpheus")).await;
+/// let vicky = mesh.node("vicky-1");
+///
+/// let peers = vicky.peers();
+/// let id = peers.add(&morpheus.local_addr().into()).await?;
+/// assert_eq!(id, "morpheus-1"); // its certificate says so
+/// assert_eq!(peers.info(&id).await?.name, "Morpheus"); // it says so itself
+/// println!("{id} answers within {:?}", peers.ping(&id).await?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Cancel safety
+/// Of all its futures: dropping one gives up the connection attempt or the call. What was learned by then stays.
 #[derive(Debug, Clone)]
 pub struct Peers {
     about: Arc<About>,
@@ -47,7 +69,7 @@ pub struct PeerHealth {
     pub status: HealthStatus,
     /// A word on it for people.
     pub message: String,
-    /// When it last looked, as it says.
+    /// When it last looked, as it says, in whole seconds; 1970 if it says nothing usable.
     pub last_checked: SystemTime,
 }
 
@@ -58,24 +80,29 @@ impl Peers {
 
     /// Learns what whoever listens at an address knows of the mesh, and tells its id, as its certificate proves it.
     ///
+    /// It is a [`sync`](Self::sync): the peer need not be added again, since the directory keeps it.
+    ///
     /// # Errors
-    /// Why there is no connection, or no answer.
+    /// As [`sync`](Self::sync).
     pub async fn add(&self, address: &Address) -> Result<NodeId, SyncError> {
         self.sync(address).await.map(|synced| synced.node_id)
     }
 
     /// Compares the directory with that of whoever listens at an address, now; nodes do so by themselves every second.
     ///
+    /// A call of it takes 3 s at most, all of them 30 s.
+    ///
     /// # Errors
-    /// Why there is no connection, or no answer.
+    /// [`SyncError`] says why there is no connection, or no answer; its variants say who has to act.
     pub async fn sync(&self, address: &Address) -> Result<Synced, SyncError> {
         self.view.member().sync_now(address).await
     }
 
-    /// The time a peer takes to answer.
+    /// The time a peer takes to answer, the making of a connection included if there is none.
     ///
     /// # Errors
-    /// `NOT_FOUND` for an id that the directory does not hold, else what the call ended with.
+    /// `NOT_FOUND` for an id that the directory does not hold, `UNAVAILABLE` with the reason where no connection can be
+    /// made, `DEADLINE_EXCEEDED` after 5 s, else what the peer answered.
     pub async fn ping(&self, id: &NodeId) -> Result<Duration, Status> {
         let (_link, mut client) = self.client(id).await?;
         let asked = Instant::now();

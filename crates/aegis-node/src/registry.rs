@@ -94,13 +94,16 @@ impl Registry {
     }
 }
 
-/// Handlers that a node serves without advertising them.
+/// Handlers that a node serves without advertising them, as [`NodeBuilder::routes`](crate::NodeBuilder::routes) collects
+/// them.
 #[derive(Debug)]
 #[must_use]
 pub struct Registrations(pub(crate) Vec<Handler>);
 
 impl Registrations {
     /// Adds a generated server, with or without an interceptor.
+    ///
+    /// Two of one gRPC name are a mistake that [`build`](crate::NodeBuilder::build) reports.
     #[expect(
         clippy::should_implement_trait,
         reason = "the word of tonic's builders; nothing is summed up"

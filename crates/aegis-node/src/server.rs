@@ -59,14 +59,19 @@ impl Server {
         self.serving.counters.read(self.node.parsed_certificates())
     }
 
-    /// How this node stands in the directory: another process with its id may have displaced it.
+    /// How this node stands in the directory: another process with its id may have displaced it, which the operator has to
+    /// mend.
     pub fn membership(&self) -> MemberStatus {
         self.serving.membership.member().status()
     }
 
-    /// Serves until SIGINT or SIGTERM, then shuts down; a second signal ends it at once.
+    /// Serves until SIGINT or SIGTERM (elsewhere than on Unix: Ctrl-C), then shuts down; a second signal ends it at once.
     ///
-    /// Signals are watched from the call on, before the future is polled.
+    /// Signals are watched from the call on, before the future is polled. From then on, they no longer end the process
+    /// by themselves.
+    ///
+    /// # Panics
+    /// On Unix, outside a tokio runtime with I/O.
     ///
     /// # Errors
     /// [`ServeError`] if signals cannot be watched, or the server stopped by itself.
@@ -93,7 +98,8 @@ impl Server {
     ///
     /// In turn: peers hear that this node drains (2 s at most); no connection is accepted any more, and open ones
     /// are told to go away; calls run on until the drain timeout, then end with `UNAVAILABLE`; peers hear that the
-    /// node left. A stream that never ends does not hold it.
+    /// node left (1 s at most), and the node's own connections close. A stream that never ends does not hold it.
+    /// The node's pools are closed with it, and it cannot be started again.
     ///
     /// # Errors
     /// [`ServeError`] if the server had stopped by itself.

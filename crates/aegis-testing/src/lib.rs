@@ -15,6 +15,7 @@
 //! | `mesh` | yes | `TestMesh`: whole nodes, in memory or on loopback; implies `memory` |
 //! | `memory` | with `mesh` | `MemoryNetwork`: connections without sockets |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![expect(
     clippy::expect_used,
     clippy::missing_panics_doc,

@@ -75,6 +75,8 @@
 //! | `tonic-server` | `Connected` of tonic's server for [`Accepted`]; includes `server` | no |
 //! | `dev-ca` | `dev::DevCa`, and [`TlsOptions::cert_dir`] makes what is missing: a development CA in a directory | no |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "server")]
 mod accept;
 #[cfg(feature = "server")]

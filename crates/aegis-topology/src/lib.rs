@@ -31,6 +31,8 @@
 //! This crate does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
 //! ([`Directory::wait_for`] waits on the runtime's timer.)
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod author;
 mod budget;
 mod description;

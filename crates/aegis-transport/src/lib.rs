@@ -32,6 +32,8 @@
 //!
 //! What it does not do: choose between nodes, retry, replay, set a deadline nobody asked for. `aegis-client` does.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backoff;
 mod body;
 mod bulk;
