@@ -31,7 +31,7 @@ pub enum BuildError {
         "the pool has nobody to call: name providers with provider, or nodes of a mesh with seeds"
     )]
     NobodyToCall,
-    /// A pool's tasks need a runtime.
+    /// A pool's tasks need a runtime. The program has to build it inside one.
     #[error("the pool was built outside a tokio runtime")]
     NoRuntime,
     /// A provider was given without a service.
@@ -49,7 +49,7 @@ pub enum BuildError {
     /// Several mistakes at once.
     #[error("{}", Several(.0))]
     Several(Vec<Self>),
-    /// The certificates could not be loaded.
+    /// The certificates could not be loaded. The operator has to act, as `source` says.
     #[error("cannot use the certificates of this pool")]
     Tls {
         /// What is wrong with them.

@@ -16,6 +16,40 @@ use crate::{BuildError, ServicePool};
 /// Describes a pool that stands alone; [`build`](Self::build) reports every mistake at once.
 ///
 /// It needs certificates, and either the providers or the seeds of a mesh.
+/// Of a single value that is given twice the last one counts; providers and seeds add up.
+///
+/// ```
+/// use aegis_client::ServicePool;
+/// use aegis_core::ServiceInfo;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tls = aegis_testing::TestCa::new().options("vicky-1", "gateway");
+/// let identity = ServiceInfo::from_static("identity", "v1");
+/// let pool = ServicePool::builder()
+///     .tls(tls) // such as TlsOptions::files("vicky.pem", "vicky.key", "ca.pem")
+///     .provider("morpheus-1", "10.0.0.7:8443", [identity.clone()])
+///     .provider("morpheus-1", "192.0.2.7:8443", [identity.clone()]) // the same node, if the first is not reached
+///     .provider("morpheus-2", "10.0.0.8:8443", [identity.clone(), ServiceInfo::from_static("identity", "v2")])
+///     .build()?;
+/// assert_eq!(pool.directory().snapshot().providers(&identity).len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Mistakes are told all at once:
+///
+/// ```
+/// use aegis_client::{BuildError, ServicePool};
+/// # use aegis_core::ServiceInfo;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let error = ServicePool::builder().provider("Morpheus", "10.0.0.7", []).build().unwrap_err();
+/// let mistakes: Vec<_> = error.mistakes().collect();
+/// assert!(matches!(mistakes[..], [BuildError::Name { .. }, BuildError::Name { .. }, BuildError::NoTlsConfig]));
+/// # }
+/// ```
 #[must_use = "a builder does nothing until build"]
 #[derive(Debug)]
 pub struct PoolBuilder {
@@ -50,15 +84,18 @@ impl Default for PoolBuilder {
 }
 
 impl PoolBuilder {
-    /// The certificate to call with and the CA to trust. Required.
+    /// The certificate to call with and the CA to trust. Required; there is no default.
+    ///
+    /// The certificate may name any node ([`Subject::any`]), so [`TlsOptions::cert_dir`] is no source here.
     pub fn tls(mut self, options: TlsOptions) -> Self {
         self.tls = Some(options);
         self
     }
 
-    /// A provider at a fixed address, and the id that its certificate must say.
+    /// A provider at a fixed address, `host:port`, and the id that its certificate must say (default: none).
     ///
     /// Several addresses of one node are tried in turn; its services add up.
+    /// Not together with [`seeds`](Self::seeds).
     pub fn provider(
         self,
         node_id: impl Into<String>,
@@ -68,10 +105,10 @@ impl PoolBuilder {
         self.given(node_id.into(), address.into(), services, false)
     }
 
-    /// A provider that is not aegis (a server on grpc-go or grpcio) with a certificate of this mesh.
+    /// A provider that is not aegis (a server on grpc-go or grpcio) with a certificate of this mesh (default: none).
     ///
-    /// It is sent a keepalive PING every 5 min only, since such servers close connections that send more, and the
-    /// response limit is off unless it is set.
+    /// It is sent a keepalive PING every 5 min only, since such servers close connections that send more (gRFC A8), and
+    /// the response limit is off unless it is set.
     pub fn foreign_provider(
         self,
         node_id: impl Into<String>,
@@ -93,15 +130,17 @@ impl PoolBuilder {
         self
     }
 
-    /// Addresses of nodes to learn the mesh from, `host:port`: the pool follows their directory.
+    /// Addresses of nodes to learn the mesh from, `host:port` (default: none): the pool follows their directory.
     ///
     /// One that answers is enough; all are tried again until they do.
+    /// Not together with [`provider`](Self::provider).
     pub fn seeds<A: Into<String>>(mut self, seeds: impl IntoIterator<Item = A>) -> Self {
         self.seeds.extend(seeds.into_iter().map(Into::into));
         self
     }
 
-    /// Limits how long a call without a deadline waits for its response headers (10 s, foreign providers excepted).
+    /// Limits how long a call without a deadline waits for its response headers (default 10 s, and no limit towards
+    /// foreign providers; a value given here is for both).
     ///
     /// [`ServiceChannel::response_limit`](crate::ServiceChannel::response_limit) says what counts.
     pub fn response_limit(mut self, limit: Duration) -> Self {
@@ -109,7 +148,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Lets a call without a deadline wait for ever.
+    /// Lets a call without a deadline wait for ever (default: it does not, see [`response_limit`](Self::response_limit)).
     pub fn no_response_limit(mut self) -> Self {
         self.limit = ResponseLimit::Off;
         self
@@ -122,7 +161,7 @@ impl PoolBuilder {
         self
     }
 
-    /// What connections may use, and how patient they are.
+    /// What connections may use, and how patient they are (default: [`Settings::default`], whose fields name each value).
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
@@ -133,7 +172,7 @@ impl PoolBuilder {
     /// Blocks for the files' reading. To be called inside a tokio runtime, which the pool's tasks then run on.
     ///
     /// # Errors
-    /// [`BuildError`] with every mistake.
+    /// [`BuildError`] with every mistake; no runtime is one of them.
     pub fn build(self) -> Result<ServicePool, BuildError> {
         let mut mistakes = Vec::new();
         let nodes = nodes(self.providers, &mut mistakes);

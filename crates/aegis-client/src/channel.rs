@@ -22,9 +22,9 @@ use crate::{Error, Explanation};
 /// layers of the user may wrap. Cloning it is cheap. It is always ready: the provider, and with it readiness,
 /// is chosen per call.
 ///
-/// A call goes to a connected provider, in turns. While the first sync or a first connection is under way it
-/// waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never was
-/// processed goes to another provider. A deadline (`Request::set_timeout`, or that of the handler the call is
+/// A call goes to a connected provider, in turns (exact round robin). While the first sync or a first connection is
+/// under way it waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never
+/// was processed goes to another provider: the [crate's documentation](crate#how-a-call-finds-its-way) says when. A deadline (`Request::set_timeout`, or that of the handler the call is
 /// made in) covers the whole call; without one, a response limit of 10 s runs up to the response headers.
 #[derive(Clone, Debug)]
 pub struct ServiceChannel {
@@ -39,7 +39,8 @@ impl ServiceChannel {
         Self { service, limit, pin: None }
     }
 
-    /// Limits how long a call without a deadline waits for its response headers; 10 s unless said here or at the pool.
+    /// Limits how long a call without a deadline waits for its response headers (default: the pool's, which is 10 s, and no
+    /// limit towards foreign providers). Then the call ends with `DEADLINE_EXCEEDED`.
     ///
     /// The wait for a provider, for a stream and for the peer's window counts. Each piece of the request that is
     /// taken to be sent restarts it. A response that has begun may take as long as it likes.
@@ -49,7 +50,7 @@ impl ServiceChannel {
         self
     }
 
-    /// Lets a call without a deadline wait for ever.
+    /// Lets a call without a deadline wait for ever (default: the pool's limit holds).
     #[must_use]
     pub fn no_response_limit(mut self) -> Self {
         self.limit = ResponseLimit::Off;
@@ -78,7 +79,7 @@ impl ServiceChannel {
         Err(self.service.pool.no_providers(&self.service.info))
     }
 
-    /// Waits until `count` providers are connected.
+    /// Waits until `count` providers are connected, full ones among them; one that does not answer PINGs does not count.
     ///
     /// # Errors
     /// [`Error::NotReady`] after `timeout`; [`Error::Closed`] or [`Error::NoTlsConfig`] at once.
@@ -147,7 +148,8 @@ impl TowerService<http::Request<Body>> for ServiceChannel {
     }
 }
 
-/// The answer to come. Dropping it gives the call up: a request that was sent is reset.
+/// The answer to come. Dropping it gives the call up: a request that was sent is reset (`CANCEL`), and the provider may
+/// have acted on it.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     inner: Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>,

@@ -8,22 +8,36 @@ use crate::{Error, Explanation, ServiceChannel, ServicePool};
 
 /// Makes clients of one service.
 ///
-/// ```no_run
-/// # async fn example<C: 'static>(pool: aegis_client::ServicePool, new: fn(aegis_client::ServiceChannel) -> C) -> Result<(), aegis_client::Error> {
+/// ```
 /// use aegis_client::ServiceClient;
 /// use aegis_core::ServiceInfo;
+/// use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
+/// # use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+/// # struct Identity;
+/// # impl IdentityService for Identity {}
 ///
 /// const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 ///
-/// // `new` is the generated `IdentityServiceClient::new`.
-/// let identity = ServiceClient::new(&pool, IDENTITY_V1, new);
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), aegis_client::Error> {
+/// # let mesh = aegis_testing::TestMesh::in_memory();
+/// # let _one = mesh.serve("morpheus-1", |node| node.service(IDENTITY_V1, IdentityServiceServer::new(Identity))).await;
+/// # let pool = mesh.node("vicky-1").pool();
+/// let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
 /// let client = identity.get()?; // each of its calls goes to the provider whose turn it is
-/// # drop(client);
+///
+/// // What a generated client can be told is told in the factory.
+/// let large = ServiceClient::new(&pool, IDENTITY_V1, |channel| {
+///     IdentityServiceClient::new(channel).max_decoding_message_size(16 << 20)
+/// });
+/// let pinned = large.pinned()?; // all of its calls go to one provider
+/// # drop((client, pinned));
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// While it lives, the providers of its service stay connected. Cloning it is cheap.
+/// While it lives, the providers of its service stay connected. Cloning it is cheap; the last clone, and the last client
+/// made by it, let them go.
 pub struct ServiceClient<C> {
     channel: ServiceChannel,
     factory: Arc<dyn Fn(ServiceChannel) -> C + Send + Sync>,
@@ -32,6 +46,8 @@ pub struct ServiceClient<C> {
 impl<C> ServiceClient<C> {
     /// Clients of `info`, made by `factory`: a generated client's `new`, or a closure that also sets message limits,
     /// compression or an interceptor.
+    ///
+    /// The providers are dialled from now on, in the background. `factory` is called for each client.
     pub fn new(
         pool: &ServicePool,
         info: ServiceInfo,
@@ -52,8 +68,8 @@ impl<C> ServiceClient<C> {
 
     /// A client all of whose calls go to one provider: the one whose turn it is.
     ///
-    /// Its calls fail when that provider is gone. While the first sync or connection is under way, the provider is
-    /// chosen with the first call.
+    /// Its calls fail with [`Error::PinLost`] when that provider is gone; another client may be pinned to another. While the
+    /// first sync or connection is under way, the provider is chosen with the first call.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
@@ -61,7 +77,7 @@ impl<C> ServiceClient<C> {
         Ok((self.factory)(self.channel.pinned()?))
     }
 
-    /// Waits until `count` providers are connected.
+    /// Waits until `count` providers are connected, full ones among them; one that does not answer PINGs does not count.
     ///
     /// # Errors
     /// [`Error::NotReady`] after `timeout`; [`Error::Closed`] or [`Error::NoTlsConfig`] at once.

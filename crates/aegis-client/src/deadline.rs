@@ -14,7 +14,24 @@ tokio::task_local! {
 
 /// Runs a future whose calls must end by `deadline`.
 ///
-/// A scope inside another never has more time than the outer one.
+/// A scope inside another never has more time than the outer one. The future itself is not ended.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use aegis_client::deadline::{inherited, scope};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let soon = Instant::now() + Duration::from_secs(1);
+/// scope(soon, async move {
+///     // A call made here ends by then, and so does one in a longer scope within.
+///     assert_eq!(inherited(), Some(soon));
+///     scope(soon + Duration::from_secs(9), async move { assert_eq!(inherited(), Some(soon)) }).await;
+/// })
+/// .await;
+/// # }
+/// ```
 ///
 /// # Cancel safety
 /// Exactly that of `future`.
@@ -23,7 +40,7 @@ pub fn scope<F: Future>(deadline: Instant, future: F) -> impl Future<Output = F:
     INHERITED.scope(deadline, future)
 }
 
-/// The deadline of the [`scope`] this is called in.
+/// The deadline of the [`scope`] this is called in; `None` outside, and in a task that was spawned inside.
 pub fn inherited() -> Option<Instant> {
     INHERITED.try_with(|deadline| *deadline).ok()
 }

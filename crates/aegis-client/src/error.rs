@@ -82,6 +82,27 @@ pub enum Error {
 
 impl Error {
     /// The error that a call failed with, if it was ours and not an answer of the provider.
+    ///
+    /// It looks through the sources of the status, so a layer that wraps statuses hides nothing.
+    ///
+    /// ```
+    /// use aegis_client::{Error, RequestExt as _};
+    /// use aegis_core::ServiceInfo;
+    /// use aegis_proto::identity::v1::{GetUserRequest, identity_service_client::IdentityServiceClient};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let pool = aegis_testing::TestMesh::in_memory().node("vicky-1").pool();
+    /// let mut identity = IdentityServiceClient::new(pool.channel(ServiceInfo::from_static("identity", "v1")));
+    /// let status = identity.get_user(GetUserRequest::default()).await.unwrap_err();
+    /// match Error::from_status(&status) {
+    ///     Some(Error::NoProviders { explanation, .. }) => println!("nobody there: {explanation}"),
+    ///     Some(error) => println!("no call was made: {error}"),
+    ///     None => println!("a provider, or the way to it, failed: {status}"),
+    /// }
+    /// # assert!(matches!(Error::from_status(&status), Some(Error::NoProviders { .. })));
+    /// # }
+    /// ```
     pub fn from_status(status: &Status) -> Option<&Self> {
         let mut source = status.source();
         while let Some(error) = source {

@@ -9,40 +9,72 @@
 //! A [`ServicePool`] follows a directory: that of a node, a list of addresses, or a mesh that it observes.
 //! A [`ServiceChannel`] is a service of it; generated clients stand on it, and [`ServiceClient`] makes them:
 //!
-//! ```no_run
-//! # use std::time::Duration;
-//! use aegis_client::{RequestExt as _, ServiceClient, ServicePool};
+//! ```
+//! use std::time::Duration;
+//!
+//! use aegis_client::{ServiceClient, ServicePool};
 //! use aegis_core::ServiceInfo;
 //! use aegis_proto::identity::v1::ValidateSessionRequest;
 //! use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
-//! use aegis_tls::TlsOptions;
+//! # use aegis_proto::identity::v1::ValidateSessionResponse;
+//! # use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+//! # use tonic::{Request, Response, Status};
+//! # struct Identity;
+//! # #[tonic::async_trait]
+//! # impl IdentityService for Identity {
+//! #     async fn validate_session(&self, _: Request<ValidateSessionRequest>) -> Result<Response<ValidateSessionResponse>, Status> {
+//! #         Ok(Response::new(ValidateSessionResponse { valid: true, ..Default::default() }))
+//! #     }
+//! # }
 //!
 //! const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mesh = aegis_testing::TestMesh::loopback();
+//! # let serve = |id| mesh.serve(id, |node| node.service(IDENTITY_V1, IdentityServiceServer::new(Identity)));
+//! # let (one, two) = (serve("morpheus-1").await, serve("morpheus-2").await);
+//! # let (one, two) = (one.local_addr().to_string(), two.local_addr().to_string());
+//! # let tls = mesh.ca().options("vicky-1", "gateway");
 //! let pool = ServicePool::builder()
-//!     .tls(TlsOptions::files("vicky.pem", "vicky.key", "ca.pem"))
-//!     .provider("morpheus-1", "10.0.0.7:8443", [IDENTITY_V1])
-//!     .provider("morpheus-2", "10.0.0.8:8443", [IDENTITY_V1])
+//!     .tls(tls) // such as TlsOptions::files("vicky.pem", "vicky.key", "ca.pem")
+//!     .provider("morpheus-1", one, [IDENTITY_V1]) // at host:port
+//!     .provider("morpheus-2", two, [IDENTITY_V1])
 //!     .build()?;
 //! let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
 //! identity.wait_ready(1, Duration::from_secs(5)).await?; // optional
-//! let request = tonic::Request::new(ValidateSessionRequest { token: "user-7".to_owned() });
-//! let reply = identity.get()?.validate_session(request.wait_ready()).await?;
-//! # drop(reply);
+//! let request = ValidateSessionRequest { token: "user-7".to_owned() };
+//! let reply = identity.get()?.validate_session(request).await?.into_inner();
+//! assert!(reply.valid);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # How a call finds its way
+//!
+//! 1. The provider is the next in turn among those that are connected: exact round robin, so over providers that do
+//!    not change each gets equally many calls, to within one, from all threads together.
+//! 2. What was never processed goes to the next one, as gRFC A6 has it for transparent retries: the request did not
+//!    leave this process, a GOAWAY left its stream out (RFC 9113 §6.8), the stream was reset with `REFUSED_STREAM`
+//!    (§8.7), or a node said that it does not serve the service.
+//! 3. Repeats after a provider has seen the request keep to a budget: a tenth of the service's calls and three a second,
+//!    looked at over 10 s (as Finagle's `RetryBudget`, with other numbers).
+//! 4. A call without a provider waits while the first sync or a first connection is under way, 5 s at most; marked with
+//!    [`RequestExt::wait_ready`] it waits on (gRPC's *wait for ready*).
+//!
 //! # What it does not do
+//!
 //! It retries only what was provably never processed: no retries by status, no hedging, and no balancer but exact
 //! round robin. It does not serve; a node is aegis-node's.
 //!
 //! # Features
+//!
 //! None.
 //!
 //! # Stability
-//! The types behind `Box<dyn Error>` sources are not part of the contract.
+//!
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.89. Types of tonic and http are part of the
+//! contract; those behind `Box<dyn Error>` sources are not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

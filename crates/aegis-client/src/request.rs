@@ -2,20 +2,46 @@ use http::Extensions;
 
 /// What a single call may ask for, set on its request.
 ///
-/// ```
-/// use aegis_client::RequestExt as _;
+/// A call that begins before there is a provider:
 ///
-/// let request = tonic::Request::new(()).wait_ready();
-/// # let _ = request;
+/// ```
+/// use std::time::Duration;
+///
+/// use aegis_client::RequestExt as _;
+/// use aegis_core::ServiceInfo;
+/// use aegis_proto::identity::v1::{GetUserRequest, identity_service_client::IdentityServiceClient};
+/// use tonic::Request;
+/// # use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+/// # struct Identity;
+/// # impl IdentityService for Identity {}
+///
+/// const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mesh = aegis_testing::TestMesh::in_memory();
+/// # let _other = mesh.serve("trinity-1", |node| node).await;
+/// # let node = mesh.node("vicky-1");
+/// let mut identity = IdentityServiceClient::new(node.pool().channel(IDENTITY_V1));
+/// let mut request = Request::new(GetUserRequest::default()).wait_ready();
+/// request.set_timeout(Duration::from_secs(30)); // the deadline bounds the wait
+/// let call = tokio::spawn(async move { identity.get_user(request).await });
+/// // .. a provider starts meanwhile ..
+/// # let _provider = mesh.serve("morpheus-1", |node| node.service(IDENTITY_V1, IdentityServiceServer::new(Identity))).await;
+/// let answer = call.await?;
+/// # assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
+/// # Ok(())
+/// # }
 /// ```
 pub trait RequestExt: Sized {
-    /// Waits for a provider until the call's deadline, instead of failing when none can be reached.
+    /// Waits for a provider until the call's deadline, instead of failing when none can be reached (default: the call
+    /// waits only while the first sync or a first connection is under way, 5 s at most).
     ///
-    /// Without a deadline the pool's response limit ends the wait.
+    /// Without a deadline the channel's response limit ends the wait.
     #[must_use]
     fn wait_ready(self) -> Self;
 
-    /// Leaves the deadline of the handler that makes this call aside: work that must outlive it.
+    /// Leaves the deadline of the handler that makes this call aside (default: it counts): work that must outlive it.
     ///
     /// See [`deadline`](crate::deadline).
     #[must_use]

@@ -13,7 +13,33 @@ use crate::service::{Counts, Service};
 
 /// What a pool knows about a service: each candidate, and why it is or is not called.
 ///
-/// `Display` prints a line for the service and one for each candidate.
+/// `Display` prints a line for the service and one for each candidate. It is a picture of one moment.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use aegis_core::ServiceInfo;
+/// use aegis_topology::Snapshot;
+/// # use aegis_proto::identity::v2::identity_service_server::{IdentityService, IdentityServiceServer};
+/// # struct Identity;
+/// # impl IdentityService for Identity {}
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let mesh = aegis_testing::TestMesh::in_memory();
+/// # let v2 = ServiceInfo::from_static("identity", "v2");
+/// # let _morpheus = mesh.serve("morpheus-1", |node| node.service(v2, IdentityServiceServer::new(Identity))).await;
+/// # let node = mesh.node("vicky-1");
+/// let pool = node.pool();
+/// pool.directory().wait_for(Snapshot::is_synced, Duration::from_secs(5)).await?;
+/// // The mesh has the service in another version only.
+/// let explanation = pool.explain(&ServiceInfo::from_static("identity", "v1"));
+/// assert!(explanation.candidates.is_empty());
+/// assert_eq!(explanation.other_versions[0].as_str(), "v2");
+/// println!("{explanation}");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -23,7 +49,7 @@ pub struct Explanation {
     pub sync: SyncState,
     /// How many nodes the directory holds that have not left.
     pub nodes: usize,
-    /// The other versions of the service that active nodes advertise.
+    /// The other versions of the service that active nodes advertise, in order.
     pub other_versions: Vec<ServiceVersion>,
     /// The nodes that advertise the service, by node id.
     pub candidates: Vec<Candidate>,
@@ -85,7 +111,7 @@ pub enum Verdict {
     Backoff {
         /// Failed attempts in a row.
         failures: u32,
-        /// How long until the next attempt.
+        /// How long until the next attempt, from the moment of the explanation.
         retry_in: Duration,
         /// Why the last one failed.
         error: String,
