@@ -10,7 +10,17 @@ use crate::{InvalidName, NameKind};
 /// Where a node listens, `host:port`: a host name, an IPv4 address or a bracketed IPv6 address.
 ///
 /// To bind, port 0 and the unspecified addresses are fine; a record of the directory holds neither
-/// ([`is_reachable`](Self::is_reachable)).
+/// ([`is_reachable`](Self::is_reachable)). A host name is resolved each time it is dialled, never here.
+///
+/// ```
+/// use aegis_core::Address;
+///
+/// let address: Address = "[2001:db8::7]:8443".parse()?;
+/// assert_eq!((address.host(), address.port()), ("2001:db8::7", 8443));
+/// assert!("2001:db8::7:8443".parse::<Address>().is_err()); // brackets are missing
+/// assert!(!"0.0.0.0:8443".parse::<Address>()?.is_reachable());
+/// # Ok::<(), aegis_core::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {

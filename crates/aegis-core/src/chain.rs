@@ -6,8 +6,13 @@ use std::fmt;
 /// ```
 /// use aegis_core::Chain;
 ///
-/// let source = std::io::Error::other("the disk is full");
-/// assert_eq!(Chain::new(&source).to_string(), "the disk is full");
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("cannot write the log")]
+/// struct NoLog(#[source] std::io::Error);
+///
+/// let error = NoLog(std::io::Error::other("the disk is full"));
+/// assert_eq!(error.to_string(), "cannot write the log"); // an error does not repeat its cause
+/// assert_eq!(Chain::new(&error).to_string(), "cannot write the log: the disk is full");
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a>(&'a (dyn Error + 'static));

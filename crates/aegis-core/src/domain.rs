@@ -15,6 +15,18 @@ name! {
 }
 
 /// The identity that a node's certificate carries: `spiffe://<trust-domain>/aegis/<node-type>/<node-id>`.
+///
+/// A SPIFFE id by its specification, with a path of our own.
+///
+/// ```
+/// use aegis_core::SpiffeId;
+///
+/// let id: SpiffeId = "spiffe://mesh.example/aegis/identity-server/morpheus-1".parse()?;
+/// assert_eq!(id.node_id(), "morpheus-1");
+/// // A workload's, which all its replicas share, names no node.
+/// assert!("spiffe://mesh.example/ns/prod/sa/identity".parse::<SpiffeId>().is_err());
+/// # Ok::<(), aegis_core::InvalidName>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SpiffeId {

@@ -38,10 +38,16 @@ impl Tls {
     /// Makes the server's end of a TLS connection over `io`; the client has to prove an identity of the trust domain.
     ///
     /// Has no time limit of its own, except that a refused client gets a quarter of a second to read the alert.
-    /// Dropping the future closes `io`. Needs a tokio runtime with its timer.
+    /// Needs a tokio runtime with its timer.
     ///
     /// # Errors
     /// [`AcceptError`]; the client was told by an alert where TLS has one for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes `io`; the handshake cannot be taken up again.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its timer, when a client is refused.
     pub async fn accept<IO>(&self, io: IO) -> Result<Accepted<IO>, AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -129,7 +135,7 @@ impl ServerTemplate {
     }
 }
 
-/// The server's end of a TLS connection.
+/// The server's end of a TLS connection. Dropping it drops `IO` without a word; shut it down first to say goodbye.
 pub struct ServerStream<IO> {
     inner: TlsStream<IO>,
 }

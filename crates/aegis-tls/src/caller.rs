@@ -20,7 +20,13 @@ use crate::leaf::Leaf;
 ///     let caller = Caller::from_request(&request)?;
 ///     Ok(Response::new(format!("{} of type {}", caller.node_id(), caller.node_type())))
 /// }
-/// # let _ = whoami;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // A request that came over no connection has no caller.
+/// let refused = whoami(Request::new(())).await.unwrap_err();
+/// assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Caller {
@@ -68,7 +74,7 @@ impl Caller {
         self.inner.spiffe_id.node_id()
     }
 
-    /// What kind of node it is.
+    /// What kind of node it is, by its certificate.
     pub fn node_type(&self) -> &NodeType {
         self.inner.spiffe_id.node_type()
     }
@@ -78,7 +84,7 @@ impl Caller {
         &self.inner.spiffe_id
     }
 
-    /// Its certificate.
+    /// Its certificate, DER. It is verified already; parse it for what else a CA of yours writes into it.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.inner.certificate
     }

@@ -51,10 +51,14 @@ pub struct Connected<IO> {
 impl Tls {
     /// Makes a TLS connection over `io` and checks within the handshake who answers.
     ///
-    /// Has no time limit of its own. Dropping the future closes `io`.
+    /// Has no time limit of its own. The chain is verified by rustls-webpki (RFC 5280), the leaf by the rules of
+    /// [`TlsOptions`](crate::TlsOptions), and a node that is expected is compared before our own certificate is sent.
     ///
     /// # Errors
     /// [`ConnectError`]; the peer was told by an alert, and got nothing else.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes `io`; the handshake cannot be taken up again.
     pub async fn connect<IO>(
         &self,
         expected: Expected<'_>,
@@ -113,7 +117,7 @@ pub(crate) fn client_config(
     Ok(config)
 }
 
-/// The client's end of a TLS connection.
+/// The client's end of a TLS connection. Dropping it drops `IO` without a word; shut it down first to say goodbye.
 pub struct ClientStream<IO> {
     inner: TlsStream<IO>,
     refusal: RefusalSlot,

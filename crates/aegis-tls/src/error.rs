@@ -212,7 +212,7 @@ pub enum SignError {
     #[error(transparent)]
     NoCertificate(#[from] NoCertificate),
 
-    /// The key did not sign.
+    /// The key did not sign. The operator has to choose another kind of key.
     #[error("cannot sign with the node's key")]
     Key {
         /// Why; its type is not part of the contract.
@@ -221,6 +221,8 @@ pub enum SignError {
 }
 
 /// Why a signed record proves nothing.
+///
+/// Whoever sent the record, or its owner, has to act; nothing was changed by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {

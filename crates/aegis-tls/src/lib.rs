@@ -10,8 +10,9 @@
 //! judges it in both directions; a client pins the node that it dialled **within** the handshake, so a recycled address
 //! never receives a byte meant for another; a server hands the parsed [`Caller`] to its handlers.
 //!
-//! TLS 1.3 only, ALPN `h2` required, X25519MLKEM768 preferred, no resumption: a resumed session would not look at the
-//! certificate again. No crypto provider is installed for the process.
+//! TLS 1.3 only (RFC 8446), ALPN `h2` required, X25519MLKEM768 preferred (draft-ietf-tls-ecdhe-mlkem), no resumption: a
+//! resumed session would not look at the certificate again. Chains are verified by rustls-webpki (RFC 5280); identities
+//! are SPIFFE ids. No crypto provider is installed for the process. [`Tls`] has an example of both ends.
 //!
 //! # Under tonic's own server
 //!
@@ -74,6 +75,11 @@
 //! | `server` | [`Tls::accept`], [`Caller`] | yes |
 //! | `tonic-server` | `Connected` of tonic's server for [`Accepted`]; includes `server` | no |
 //! | `dev-ca` | `dev::DevCa`, and [`TlsOptions::cert_dir`] makes what is missing: a development CA in a directory | no |
+//!
+//! # Stability
+//!
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.89. Types of rustls-pki-types, tokio's I/O
+//! traits and, with `server`, types of http and tonic are part of the contract; no type of rustls is.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -48,7 +48,26 @@ pub struct TlsOptions {
 }
 
 impl TlsOptions {
-    /// PEM files. A key file that others can read is refused.
+    /// PEM files. A key file that others can read is refused, unless [`allow_readable_key`](Self::allow_readable_key) was
+    /// said; a file of more than 4 MiB, too.
+    ///
+    /// ```
+    /// use aegis_tls::{Subject, TlsOptions};
+    ///
+    /// # let temporary = tempfile::tempdir()?;
+    /// # let directory = temporary.path();
+    /// # let issued = aegis_testing::TestCa::new().issue("morpheus-1", "identity-server");
+    /// # let files = [("node.pem", &issued.certificate_pem), ("node.key", &issued.key_pem), ("ca.pem", &issued.ca_pem)];
+    /// # for (name, text) in files {
+    /// #     std::fs::write(directory.join(name), text)?;
+    /// #     #[cfg(unix)]
+    /// #     std::fs::set_permissions(directory.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    /// # }
+    /// let [certificate, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|name| directory.join(name));
+    /// let tls = TlsOptions::files(certificate, key, ca).load(&Subject::any())?;
+    /// assert_eq!(tls.spiffe_id().node_id(), "morpheus-1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn files(
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
@@ -59,7 +78,17 @@ impl TlsOptions {
 
     /// Environment variables that hold PEM text; the arguments are their names.
     ///
-    /// Every process of the same user can read them (`/proc/PID/environ`): prefer files.
+    /// Every process of the same user can read them (`/proc/PID/environ`): prefer files. They are read by
+    /// [`load`](Self::load).
+    ///
+    /// ```
+    /// use aegis_tls::{LoadError, Subject, TlsOptions};
+    ///
+    /// let options = TlsOptions::env("NODE_CERTIFICATE", "NODE_KEY", "NODE_CA");
+    /// // Nobody has set them here.
+    /// let error = options.load(&Subject::any()).unwrap_err();
+    /// assert!(matches!(error, LoadError::Environment { variable, .. } if variable == "NODE_CERTIFICATE"));
+    /// ```
     pub fn env(
         certificate: impl Into<String>,
         key: impl Into<String>,
@@ -72,7 +101,19 @@ impl TlsOptions {
         })
     }
 
-    /// PEM text in memory.
+    /// PEM text in memory, from wherever a process has its secrets. The copy of the key kept here is overwritten on drop.
+    ///
+    /// ```
+    /// use aegis_tls::{LoadError, Subject, TlsOptions};
+    ///
+    /// # let issued = aegis_testing::TestCa::new().issue("morpheus-1", "identity-server");
+    /// # let (certificate, key, ca) = (issued.certificate_pem, issued.key_pem, issued.ca_pem);
+    /// let subject = Subject::new("morpheus-2".parse()?, "identity-server".parse()?);
+    /// let error = TlsOptions::pem(certificate, key, ca).load(&subject).unwrap_err();
+    /// // The certificate is good, but of morpheus-1: it is found out here, not at the first call.
+    /// assert!(matches!(error, LoadError::WrongIdentity { found, .. } if found.node_id() == "morpheus-1"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pem(
         certificate: impl Into<Vec<u8>>,
         key: impl Into<Vec<u8>>,
@@ -95,17 +136,33 @@ impl TlsOptions {
         Self { development: true, ..Self::new(Source::Directory(directory.into())) }
     }
 
-    /// Accepts a development CA, which anybody who reads its directory can use to pose as any node.
+    /// Accepts a development CA, which anybody who reads its directory can use to pose as any node (default: it is refused,
+    /// except from [`cert_dir`](Self::cert_dir)).
     pub fn allow_development(self) -> Self {
         Self { development: true, ..self }
     }
 
-    /// Accepts a key file that its group or everybody can read, as volumes of secrets in containers have them.
+    /// Accepts a key file that its group or everybody can read, as volumes of secrets in containers have them, with a WARN
+    /// (default: it is refused, except from [`cert_dir`](Self::cert_dir), which warns as well).
     pub fn allow_readable_key(self) -> Self {
         Self { readable_key: true, ..self }
     }
 
-    /// Another clock than the system's, for tests: a node judges certificates by it, and dates and judges records.
+    /// Another clock than the system's, for tests: a node judges certificates by it, and dates and judges records (default:
+    /// [`SystemTime::now`]).
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use aegis_tls::{LoadError, Rejection, Subject};
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    ///
+    /// # let ca = aegis_testing::TestCa::new();
+    /// # let options = ca.options("morpheus-1", "identity-server"); // good for 30 days
+    /// let error = options.clock(|| SystemTime::now() + 31 * DAY).load(&Subject::any()).unwrap_err();
+    /// assert!(matches!(error, LoadError::Rejected { reason: Rejection::Expired { .. }, .. }));
+    /// ```
     pub fn clock(self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self { clock: Clock::new(now), ..self }
     }
@@ -114,7 +171,10 @@ impl TlsOptions {
         Self { source, development: false, readable_key: false, clock: Clock::default() }
     }
 
-    /// Reads, checks and assembles everything; nothing is read again later. Blocking file I/O.
+    /// Reads, checks and assembles everything; nothing is read again later. Blocking file I/O; a certificate and a key on disk
+    /// that do not fit each other are read again for up to 0.2 s, since somebody may be replacing them.
+    ///
+    /// The chain is verified by rustls-webpki (RFC 5280), for both sides of a connection, and the leaf by the rules above.
     ///
     /// # Errors
     /// [`LoadError`] names the file and the reason. A certificate that other nodes would refuse is refused here.

@@ -28,7 +28,7 @@ const SCHEMES: [SignatureScheme; 7] = [
 pub struct RecordSignature {
     /// The signer's certificate and its intermediates, leaf first.
     pub chain: Vec<CertificateDer<'static>>,
-    /// The TLS `SignatureScheme`.
+    /// The number of the TLS `SignatureScheme` (RFC 8446 §4.2.3).
     pub scheme: u16,
     /// The signature.
     pub signature: Vec<u8>,
@@ -48,10 +48,22 @@ impl Tls {
     /// Signs the bytes of the own record with the node's TLS key.
     ///
     /// What is signed: 64 spaces, `aegis topology record v1`, a zero byte, and the SHA-256 digests of the own trust domain
-    /// and of `body`. So the signature passes for none of a TLS handshake, nor for one of another mesh's record.
+    /// and of `body`: the shape of a `CertificateVerify` (RFC 8446 §4.4.3) with a context of its own. So the signature passes
+    /// for none of a TLS handshake, nor for one of another mesh's record.
+    ///
+    /// ```
+    /// # let ca = aegis_testing::TestCa::new();
+    /// # let (morpheus, vicky) = (ca.tls("morpheus-1", "identity-server"), ca.tls("vicky-1", "gateway"));
+    /// let signed = morpheus.sign_record(b"listens at 10.0.0.7:8443")?;
+    /// let verify = |body| vicky.verify_record(&signed.chain, body, signed.scheme, &signed.signature);
+    /// assert_eq!(verify(b"listens at 10.0.0.7:8443")?.spiffe_id.node_id(), "morpheus-1");
+    /// assert!(verify(b"listens at 10.0.0.8:8443").is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`SignError::NoCertificate`] while the own certificate is outside its dates.
+    /// [`SignError::NoCertificate`] while the own certificate is outside its dates; [`SignError::Key`] where the key does not
+    /// sign. The operator has to act.
     pub fn sign_record(&self, body: &[u8]) -> Result<RecordSignature, SignError> {
         self.check_usable()?;
         let snapshot = self.snapshot();

@@ -3,6 +3,16 @@ use std::collections::BTreeSet;
 use aegis_core::{NodeId, NodeType, ServiceName, SpiffeId};
 
 /// Whom a certificate has to name.
+///
+/// ```
+/// use aegis_tls::Subject;
+///
+/// let subject = Subject::new("morpheus-1".parse()?, "identity-server".parse()?);
+/// // Only a development CA reads the services: it writes them into the certificate that it issues.
+/// let subject = subject.services(["identity".parse()?]);
+/// # drop(subject);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     node: Option<(NodeId, NodeType)>,
@@ -22,7 +32,8 @@ impl Subject {
         Self { node: None, services: BTreeSet::new() }
     }
 
-    /// The services that a certificate of the development CA grants (`<service>.svc.<trust-domain>`).
+    /// The services that a certificate of the development CA grants (`<service>.svc.<trust-domain>`; default: none). Each
+    /// call adds some. A certificate of another CA is not searched for them.
     #[must_use]
     pub fn services(mut self, services: impl IntoIterator<Item = ServiceName>) -> Self {
         self.services.extend(services);

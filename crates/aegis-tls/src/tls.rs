@@ -12,8 +12,37 @@ use crate::snapshot::Snapshot;
 
 /// A node's TLS state: its certificate and key, and the CAs it trusts. A clone shares the state.
 ///
-/// Made by [`TlsOptions::load`](crate::TlsOptions::load). Connections are TLS 1.3 with HTTP/2 (ALPN `h2`),
-/// authenticated in both directions, and never resumed.
+/// Made by [`TlsOptions::load`](crate::TlsOptions::load). Connections are TLS 1.3 (RFC 8446) with HTTP/2 (ALPN `h2`,
+/// RFC 7301), authenticated in both directions, and never resumed.
+#[cfg_attr(
+    all(feature = "client", feature = "server"),
+    doc = r#"
+```
+use aegis_tls::{ConnectError, Expected};
+
+# #[tokio::main(flavor = "current_thread")]
+# async fn main() -> Result<(), Box<dyn std::error::Error>> {
+# let ca = aegis_testing::TestCa::new();
+# let (morpheus, vicky) = (ca.tls("morpheus-1", "identity-server"), ca.tls("vicky-1", "gateway"));
+// Any byte stream will do; here, a pipe.
+let (near, far) = tokio::io::duplex(64 * 1024);
+let expected = "morpheus-1".parse()?;
+let (connected, accepted) =
+    tokio::join!(vicky.connect(Expected::Node(&expected), near), morpheus.accept(far));
+assert_eq!(connected?.peer.node_id(), "morpheus-1");
+assert_eq!(accepted?.caller.node_id(), "vicky-1");
+
+// Whoever else answers is found out within the handshake.
+let (near, far) = tokio::io::duplex(64 * 1024);
+let expected = "morpheus-2".parse()?;
+let (connected, accepted) =
+    tokio::join!(vicky.connect(Expected::Node(&expected), near), morpheus.accept(far));
+assert!(matches!(connected, Err(ConnectError::WrongNode { found, .. }) if found == "morpheus-1"));
+assert!(accepted.is_err());
+# Ok(())
+# }
+```"#
+)]
 #[derive(Clone)]
 pub struct Tls {
     inner: Arc<Inner>,
@@ -41,10 +70,10 @@ impl Tls {
         self.snapshot().leaf.not_after
     }
 
-    /// Whether the own certificate is within its dates at this moment.
+    /// Whether the own certificate is within its dates at this moment. Costs two comparisons.
     ///
     /// # Errors
-    /// [`NoCertificate`]: every peer would refuse us.
+    /// [`NoCertificate`]: every peer would refuse us. The operator has to act.
     pub fn check_usable(&self) -> Result<(), NoCertificate> {
         let snapshot = self.snapshot();
         let now = self.now();

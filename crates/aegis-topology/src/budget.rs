@@ -13,12 +13,23 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A full bucket.
+    /// A full bucket of `burst` tokens, into which `per_second` come back each second.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use aegis_topology::{Budget, Timestamp};
+    ///
+    /// let now = Timestamp::from_millis(1_000);
+    /// let mut budget = Budget::new(2, 1);
+    /// assert!(budget.take(now) && !budget.take(now));
+    /// assert!(budget.take(now.saturating_add(Duration::from_millis(500))));
+    /// ```
     pub fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second, burst, tokens: u64::from(burst) * 1_000, refilled_at: None }
     }
 
-    /// Takes one token; says whether there was one.
+    /// Takes one token; says whether there was one. A clock that goes back fills nothing.
     pub fn take(&mut self, now: Timestamp) -> bool {
         let since = self.refilled_at.map_or(Duration::ZERO, |last| now.since(last));
         let elapsed = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);

@@ -38,14 +38,63 @@ impl Directory {
     }
 
     /// Follows the changes from now on; the latest counts, states in between may be skipped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::sync::Arc;
+    /// # use aegis_core::NodeId;
+    /// # use aegis_topology::{Description, NodeEntry, Publisher, Root};
+    /// # let publisher = Publisher::new();
+    /// # let directory = publisher.directory();
+    /// # let nobody = Description::default();
+    /// let mut watch = directory.watch();
+    /// let before = directory.snapshot(); // after `watch`, so that no change falls between the two
+    /// # assert!(before.nodes().is_empty());
+    /// // .. a node joins ..
+    /// # let node = NodeEntry::fixed(NodeId::from_static("morpheus-1"), nobody);
+    /// # publisher.publish(Root::default(), [Arc::new(node)]);
+    /// let after = watch.changed().await;
+    /// assert_eq!(after.nodes()[0].node_id(), "morpheus-1");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn watch(&self) -> Watch {
         Watch { epoch: self.shared.epoch.subscribe(), directory: self.clone() }
     }
 
-    /// Waits for a state of the directory that satisfies `condition`, and returns it.
+    /// Waits for a state of the directory that satisfies `condition`, and returns it; at once where it is so already.
+    ///
+    /// `condition` is asked of the present state and after each change.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// use aegis_topology::{NodeState, Snapshot};
+    /// # use aegis_core::NodeId;
+    /// # use aegis_topology::{Description, NodeEntry, Publisher};
+    /// # let node = NodeEntry::fixed(NodeId::from_static("morpheus-1"), Description::default());
+    /// # let directory = Publisher::fixed([node]).directory();
+    ///
+    /// let id = "morpheus-1".parse()?;
+    /// let is_there = |snapshot: &Snapshot| {
+    ///     snapshot.node(&id).is_some_and(|node| node.state() == NodeState::Active)
+    /// };
+    /// directory.wait_for(is_there, Duration::from_secs(5)).await?;
+    ///
+    /// let late = directory.wait_for(|it| it.nodes().len() == 3, Duration::from_millis(10)).await.unwrap_err();
+    /// assert_eq!(late.last.nodes().len(), 1); // what there was instead
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`NotInTime`] after `timeout`, with the last state.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its timer.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -73,6 +122,12 @@ impl Directory {
     ///
     /// # Errors
     /// [`NotInTime`] after `timeout`.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its timer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
     pub async fn wait_for_providers(
         &self,
         info: &ServiceInfo,
@@ -83,7 +138,7 @@ impl Directory {
     }
 }
 
-/// Follows a [`Directory`].
+/// Follows a [`Directory`]. A clone follows by itself, from the same change on.
 #[derive(Clone, Debug)]
 pub struct Watch {
     epoch: watch::Receiver<u64>,
@@ -105,6 +160,8 @@ impl Watch {
 }
 
 /// The writer of a [`Directory`]: whoever knows the nodes publishes them here.
+///
+/// Dropping it leaves the directory as it is: handles read on, and who watches waits for ever.
 #[derive(Debug)]
 pub struct Publisher {
     directory: Directory,

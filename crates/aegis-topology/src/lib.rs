@@ -28,8 +28,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! This crate does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
-//! ([`Directory::wait_for`] waits on the runtime's timer.)
+//! # Where it comes from
+//!
+//! Directories are made equal by anti-entropy (Demers et al., *Epidemic algorithms for replicated database maintenance*,
+//! 1987): each node now and then compares its copy with that of another. The comparison begins with one [`Root`], goes on
+//! with the sums of 256 buckets, a hash tree of two levels, and ends with the records that differ ([`Exchange`]). Roots and
+//! sums are hashes of sets that a change updates by two additions (Bellare and Micciancio, *A new paradigm for
+//! collision-free hashing: incrementality at reduced cost*, 1997). Merging keeps the greater of two records in a total
+//! order, so it is commutative, associative and idempotent, and no clock of anybody else decides.
+//!
+//! # What it does not do
+//!
+//! It does no I/O, reads no clock and draws no randomness: bytes, time and choices are arguments.
+//! ([`Directory::wait_for`] waits on the runtime's timer.) It does not find out who is alive.
+//!
+//! # Features
+//!
+//! None.
+//!
+//! # Stability
+//!
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.89. bytes and serde are part of the contract.
+//! What members exchange is versioned by the protobuf package `aegis.mesh.v1`, not by this crate.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

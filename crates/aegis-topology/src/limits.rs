@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// Bounds on what peers can make us hold or do; each is checked before anything is allocated for it.
+/// Bounds on what peers can make us hold or do; each is checked before anything is allocated for it. Each field names its
+/// default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

@@ -89,7 +89,9 @@ impl Replica {
         self.own = None;
     }
 
-    /// Takes a record over if it is newer than what is held.
+    /// Takes a record over if it is newer than what is held: a greater [`Precedence`], or with the same one the smaller hash.
+    ///
+    /// The order is total, so replicas that merged the same records are equal, whatever the order of merging.
     pub fn merge(&mut self, record: Verified, now: Timestamp) -> Merged {
         let key = record.key();
         let expires_at = record.record().expires_at;
@@ -214,12 +216,12 @@ impl Replica {
         self.held.values().map(|held| held.record.stamp())
     }
 
-    /// The stamps of what changed last, latest first.
+    /// The stamps of what changed last, latest first, at most `count`.
     pub fn recent(&self, count: usize) -> Vec<Stamp> {
         self.latest().take(count).map(|held| held.record.stamp()).collect()
     }
 
-    /// Those of them that changed after a time.
+    /// Those of them that changed after a time, by the clock that [`merge`](Self::merge) was told.
     pub fn recent_since(&self, since: Timestamp, count: usize) -> Vec<Stamp> {
         let recent = self.latest().take_while(|held| since < held.changed_at).take(count);
         recent.map(|held| held.record.stamp()).collect()

@@ -42,8 +42,8 @@ impl Stamp {
 
 /// A set of records in 16 bytes: equal roots mean equal records.
 ///
-/// The sum of the hashed stamps modulo 2^128, so one change costs two additions. Each owner controls one
-/// summand only, hence nobody can steer the sum.
+/// The sum of the hashed stamps modulo 2^128, so one change costs two additions (the additive set hash of Bellare and
+/// Micciancio, 1997). Each owner controls one summand only, hence nobody can steer the sum.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Root(u128);
 

@@ -94,12 +94,15 @@ impl Replica {
 
 /// The caller's side of a sync: from the first question to equal directories, one call after the other.
 ///
+/// Anti-entropy in three steps, each of which sends less the more equal the two directories are:
+///
 /// ```text
 /// open     root, recent stamps            ──►   equal? done. Else recent stamps, records, wants
 /// compare  bucket sums, wanted records    ──►   equal? done. Else stamps of the differing buckets
 /// repair   what is missing there, stamps of what is missing here; page by page until nothing is left
 /// ```
-/// Before each answer is passed in, its records are to be verified and merged.
+/// Before each answer is passed in, its records are to be verified and merged. An exchange ends after 256 calls at the latest.
+/// Dropping it loses nothing but the comparison.
 #[derive(Debug)]
 pub struct Exchange {
     step: Step,

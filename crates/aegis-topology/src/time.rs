@@ -5,7 +5,8 @@ use serde::Serialize;
 
 /// A point in time as Unix milliseconds: what records carry and what callers pass in.
 ///
-/// This crate never reads a clock; whoever drives it says what time it is.
+/// This crate never reads a clock; whoever drives it says what time it is. Sums and differences stay within 1970 and the
+/// end of time; nothing here panics.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);

@@ -156,7 +156,7 @@ fn check_claims(
     Ok(())
 }
 
-/// Why a record was not taken. Nothing was changed; the record's owner or, for a bad signature, its sender has to act.
+/// Why a record was not taken. Nothing was changed; the record's owner or, for a bad signature or size, its sender has to act.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

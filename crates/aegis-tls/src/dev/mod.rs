@@ -52,7 +52,9 @@ use renewal::Renewal;
 const CA_CERTIFICATE: &str = "ca-cert.pem";
 const CA_KEY: &str = "ca-key.pem";
 
-/// A development CA and the directory it lives in.
+/// A development CA and the directory it lives in; the [module's documentation](self) has an example.
+///
+/// It holds the CA's key, but no lock: that is taken for each change. Dropping it leaves the directory as it is.
 pub struct DevCa {
     directory: Directory,
     certificate_pem: Vec<u8>,
@@ -110,10 +112,26 @@ impl DevCa {
 
     /// Issues a certificate into another directory, together with the CA's certificate but not its key.
     ///
-    /// Otherwise as [`issue`](Self::issue): an earlier pair there is replaced.
+    /// So each process gets a directory that lets it be one node only. Otherwise as [`issue`](Self::issue): an earlier pair
+    /// there is replaced.
+    ///
+    /// ```
+    /// use aegis_tls::dev::DevCa;
+    /// use aegis_tls::{Subject, TlsOptions};
+    ///
+    /// # let temporary = tempfile::tempdir()?;
+    /// # let (here, there) = (temporary.path().join("ca"), temporary.path().join("trinity-1"));
+    /// let subject = Subject::new("trinity-1".parse()?, "gateway".parse()?);
+    /// let issued = DevCa::open_or_create(&here)?.issue_into(&subject, &there)?;
+    /// assert_eq!(issued.key, there.join("trinity-1-key.pem"));
+    /// assert!(!there.join("ca-key.pem").exists());
+    /// let tls = TlsOptions::cert_dir(&there).load(&subject)?;
+    /// # drop(tls);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`DevCaError::OtherCa`] if files of another CA lie there.
+    /// [`DevCaError::OtherCa`] if files of another CA lie there; else as [`issue`](Self::issue).
     pub fn issue_into(
         &self,
         subject: &Subject,
