@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {
-    /// The peer answered with an error, or not at all.
+    /// The peer answered with an error, or not at all. Its operator has to act; trying again may help.
     #[error("{node} did not answer the sync: {}: {}", status.code(), Printable::new(status.message()))]
     Call {
         /// The peer.
@@ -37,13 +37,13 @@ pub enum SyncError {
         /// What is wrong with it; its type is not part of the contract.
         source: Arc<dyn Error + Send + Sync>,
     },
-    /// The address leads to this process itself.
+    /// The address leads to this process itself. Nobody has to act: a seed may name its own node.
     #[error("{address} is this node itself")]
     OwnNode {
         /// The address.
         address: Address,
     },
-    /// The address could not be reached, or refused us.
+    /// The address could not be reached, or refused us. The operator has to act, as `source` says; trying again may help.
     #[error("cannot sync with {address}")]
     Unreachable {
         /// The address.
@@ -107,7 +107,7 @@ pub enum PublishError {
         /// Why.
         source: SignError,
     },
-    /// The member was started before.
+    /// The member was started before: it starts once. The caller has to act.
     #[error("the member is started already")]
     Started,
 }

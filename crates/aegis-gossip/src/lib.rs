@@ -19,7 +19,7 @@
 //!
 //! let connections =
 //!     Connections::new(tls.clone(), Arc::new(Tcp::default()), aegis_transport::Settings::default());
-//! let seeds = ["10.0.0.1:8443".parse()?];
+//! let seeds = ["10.0.0.1:8443".parse()?]; // members
 //! let observer = Observer::start(tls, connections, seeds, Settings::default());
 //! let directory = observer.directory();
 //! let identity = "identity/v1".parse()?;
@@ -30,6 +30,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The method is anti-entropy with a push of what is new (Demers et al., *Epidemic algorithms for replicated database
+//! maintenance*, 1987); aegis-topology has the comparison, this crate the calls, the choice of peers and the timing.
 //!
 //! # What it does not do
 //!
@@ -42,6 +45,11 @@
 //! |---|---|---|
 //! | `client` | yes | nothing beyond [`Observer`], which is always there |
 //! | `server` | yes | [`Member`] and its service |
+//!
+//! # Stability
+//!
+//! This crate is what aegis-client and aegis-node are built on. Before 1.0 any release may change the API. The minimum
+//! Rust version is 1.89. Between nodes only the protobuf package `aegis.mesh.v1` counts.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -124,7 +124,8 @@ impl Member {
     /// Returns when up to 8 peers acknowledged it, or when `bound` has passed; the change itself is made at once.
     ///
     /// # Errors
-    /// [`PublishError`], if the new record could not be signed: peers keep the last one.
+    /// [`PublishError`], if the new record could not be signed: peers keep the last one. A member that is not started has no
+    /// record, and nobody to tell: that is no error.
     ///
     /// # Cancel safety
     /// Dropping the future gives up waiting; the change stays.
@@ -173,16 +174,24 @@ impl Member {
     ///
     /// # Errors
     /// [`PublishError`], if the goodbye could not be signed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up waiting; the goodbye stays, the streams go on.
     pub async fn leave(&self, bound: Duration) -> Result<Acknowledged, PublishError> {
         let acknowledged = self.set_state(NodeState::Left, bound).await;
         self.shared.watchers.close();
         acknowledged
     }
 
-    /// Compares the directory with that of whoever listens at `address`, now.
+    /// Compares the directory with that of whoever listens at `address`, now, and keeps the connection for later.
+    ///
+    /// Each call takes [`Settings::call_timeout`] at most, all of them ten times as long.
     ///
     /// # Errors
     /// [`SyncError`] says what hindered it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the comparison; what was learned by then stays.
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
         replicate::sync_at(&self.shared, address).await
     }

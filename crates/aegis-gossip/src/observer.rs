@@ -79,8 +79,13 @@ impl Observer {
 
     /// Compares the directory with that of whoever listens at `address`, now.
     ///
+    /// Each call takes [`Settings::call_timeout`] at most, all of them ten times as long.
+    ///
     /// # Errors
     /// [`SyncError`] says what hindered it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the comparison; what was learned by then stays.
     pub async fn sync_now(&self, address: &Address) -> Result<Synced, SyncError> {
         let link = dial(&self.shared.core, address).await?;
         let synced = exchange(&self.shared.core, &link, None).await?;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use aegis_topology::Limits;
 
-/// How a directory is replicated; the defaults suit a mesh in one region.
+/// How a directory is replicated; the defaults, named with each field, suit a mesh in one region.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
@@ -30,7 +30,7 @@ pub struct Settings {
     pub verify_rate: u32,
     /// How often a node that lost its identity to another process looks whether that one is still there. 10 s.
     pub conflict_every: Duration,
-    /// The incarnation of this node's last run, as the directory showed it, if somebody kept it.
+    /// The incarnation of this node's last run, as the directory showed it, if somebody kept it. None.
     ///
     /// Only needed by a node whose clock was set back since, and that neither reaches a seed nor is reached by anybody who
     /// holds its last record: whoever meets it tells it.

@@ -143,6 +143,10 @@ impl Connections {
     /// Any member of the own trust domain may answer. There is no retry: the caller knows what a seed is worth.
     /// The link is connected when it is returned, unless the peer has gone away already.
     ///
+    /// # Errors
+    ///
+    /// [`DialError`], within [`Settings::dial_limit`]; [`DialError::OwnNode`] where we answered ourselves.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future gives the attempt up.
@@ -166,6 +170,10 @@ impl Connections {
     /// Dials a node once, now, whatever was tried before; the node is kept connected from then on.
     ///
     /// A failure is the caller's to report: the log says nothing of it, and nothing is dialled again.
+    ///
+    /// # Errors
+    ///
+    /// [`DialError`], within [`Settings::dial_limit`]; of several addresses that of the one that tells most.
     ///
     /// # Cancel safety
     ///
@@ -236,7 +244,7 @@ impl Connections {
         (node, known)
     }
 
-    /// Ends in order: takes no new calls, waits for the open streams, for so long at most, and closes.
+    /// Ends in order: takes no new calls, waits for the open streams, for `grace` at most, and closes.
     ///
     /// Streams that are still open then are cut. A second call returns at once.
     ///

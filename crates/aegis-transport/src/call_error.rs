@@ -13,6 +13,17 @@ use crate::head::LONGEST;
 ///
 /// Names the node and the address it was sent to.
 /// [`never_sent`](Self::never_sent) says whether another node may be asked without asking twice.
+///
+/// As a [`Status`], which keeps it as its source:
+///
+/// | what happened | code | who acts |
+/// |---|---|---|
+/// | the connection was lost, or closed by the peer | unavailable | the caller may retry what may run twice |
+/// | the peer reset the stream: `REFUSED_STREAM`, `CANCEL`, `ENHANCE_YOUR_CALM`, `INADEQUATE_SECURITY`, others | unavailable, cancelled, resource exhausted, permission denied, internal or unknown, by `PROTOCOL-HTTP2.md` | the peer's operator |
+/// | an HTTP status other than 200 without a gRPC status | by `http-grpc-status-mapping.md` | the operator of what answered |
+/// | our metadata is above 60 KiB | resource exhausted | the caller |
+/// | our request is no HTTP/2 request, or the answer's trailers hold no gRPC status | internal | the caller's, the peer's developer |
+/// | the caller's own request body failed | its own | the caller |
 #[derive(Debug)]
 pub struct CallError {
     node: NodeId,
@@ -80,7 +91,8 @@ impl CallError {
         &self.address
     }
 
-    /// The gRPC status code that the error stands for, by gRPC's own tables.
+    /// The gRPC status code that the error stands for, by gRPC's own tables (`PROTOCOL-HTTP2.md`, "Errors", and
+    /// `http-grpc-status-mapping.md`).
     pub fn code(&self) -> Code {
         match &self.cause {
             Cause::Http(status) => http_code(*status),

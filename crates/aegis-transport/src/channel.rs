@@ -23,7 +23,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A call waits for the connection that is being made and for a free stream, until its deadline;
 /// it fails at once (`UNAVAILABLE`) when the node is in backoff. Nothing is sent twice.
 /// The deadline is the request's `grpc-timeout`, which is sent on and covers the body of the response too.
-/// Without one, only the wait for a stream has an end (`RESOURCE_EXHAUSTED`).
+/// Without one, only the wait for a connection (`UNAVAILABLE`) and a stream (`RESOURCE_EXHAUSTED`) has an end, after
+/// [`Settings::wait`](crate::Settings::wait). Dropping the future of a call, or the body of its response, resets the stream.
 #[derive(Debug, Clone)]
 pub struct NodeChannel {
     link: Link,

@@ -37,6 +37,14 @@ impl Deadline {
     }
 
     /// Waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its timer.
     pub async fn passed(self) {
         sleep_until(self.0).await;
     }
@@ -65,6 +73,32 @@ const TEXT: &str = "the deadline of the call has passed";
 ///
 /// An outcome that comes with the deadline already passed is still that outcome, except a bare `CANCELLED`:
 /// that is how a peer's own clock, a little ahead of ours, shows.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use aegis_transport::deadline::{Deadline, enforce};
+/// use tonic::{Code, Status};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let deadline = Deadline::after(Duration::from_millis(5));
+/// let never = std::future::pending::<Result<(), Status>>();
+/// assert_eq!(enforce(Some(deadline), never).await.unwrap_err().code(), Code::DeadlineExceeded);
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// That of `future`, or `DEADLINE_EXCEEDED`.
+///
+/// # Cancel safety
+///
+/// Exactly that of `future`.
+///
+/// # Panics
+///
+/// With a deadline, outside a tokio runtime with its timer.
 pub async fn enforce<T>(
     deadline: Option<Deadline>,
     future: impl Future<Output = Result<T, Status>>,

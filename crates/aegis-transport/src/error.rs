@@ -8,7 +8,8 @@ use aegis_tls::{ConnectError, Refusal};
 
 /// Why a node could not be connected.
 ///
-/// The text names the address; the chain of sources says the rest, and what to do about it.
+/// The text names the address; the chain of sources says the rest, and what to do about it. The operator has to act, of this
+/// node or of the other, unless a variant says otherwise; the dial is tried again all the same.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {

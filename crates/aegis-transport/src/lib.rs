@@ -10,27 +10,55 @@
 //! It counts as connected when the peer's SETTINGS were read: in TLS 1.3 nothing before that shows that the peer takes our certificate.
 //! A stream is opened only while the peer allows one more, so nothing waits inside HTTP/2 and what was never sent is known exactly.
 //!
-//! ```no_run
-//! # async fn example(tls: aegis_tls::Tls) -> Result<(), Box<dyn std::error::Error>> {
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let mesh = aegis_testing::TestMesh::loopback();
+//! # let morpheus = mesh.serve("morpheus-1", |node| node).await;
+//! # let (tls, address) = (mesh.ca().tls("vicky-1", "gateway"), morpheus.local_addr().into());
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
 //! use aegis_transport::{Connections, LinkStatus, Settings, Target, Tcp};
 //!
 //! let connections = Connections::new(tls, Arc::new(Tcp::default()), Settings::default());
-//! let target = Target::new("morpheus-1".parse()?, vec!["10.0.0.7:8443".parse()?]);
-//! let link = connections.link(target);
-//! if let LinkStatus::Backoff { error, .. } = link.settled().await {
-//!     return Err(error.into());
+//! let link = connections.link(Target::new("morpheus-1".parse()?, vec![address]));
+//! match link.settled().await {
+//!     LinkStatus::Connected { slots, .. } => println!("{slots} calls at once"),
+//!     LinkStatus::Backoff { error, .. } => return Err(error.into()),
+//!     status => println!("{status:?}"),
 //! }
-//! let morpheus = link.channel(); // for a generated client: `MeshServiceClient::new(morpheus)`
-//! # drop(morpheus);
+//! let channel = link.channel(); // for a generated client: `MeshServiceClient::new(channel)`
+//! # assert!(link.is_connected());
+//! # drop(channel);
 //! connections.close(Duration::from_secs(5)).await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! What it does not do: choose between nodes, retry, replay, set a deadline nobody asked for. `aegis-client` does.
+//! # Where it comes from
+//!
+//! | what | source |
+//! |---|---|
+//! | requests, responses, statuses of broken streams | gRPC's `PROTOCOL-HTTP2.md` and `http-grpc-status-mapping.md` |
+//! | [`timeout`] | `grpc-timeout` of `PROTOCOL-HTTP2.md` |
+//! | what counts as never sent ([`NeverSent`]) | RFC 9113 §6.8 (GOAWAY) and §8.7 (`REFUSED_STREAM`), gRFC A6 (transparent retries) |
+//! | [`Backoff`] | gRPC's `connection-backoff.md`, with its numbers |
+//! | [`Keepalive`] | HTTP/2 PING as in gRFC A8; a peer that calls them `too_many_pings` is asked less often |
+//!
+//! # What it does not do
+//!
+//! Choose between nodes, retry, replay, set a deadline nobody asked for. `aegis-client` does.
+//!
+//! # Features
+//!
+//! None.
+//!
+//! # Stability
+//!
+//! This crate is what aegis-client and aegis-node are built on; most programs need only [`Settings`], which aegis-client
+//! re-exports. Before 1.0 any release may change the API; [`Network`], [`Io`] and [`Listener`] are a seam for tests and may
+//! change with any. The minimum Rust version is 1.89.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

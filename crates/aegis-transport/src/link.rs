@@ -103,12 +103,20 @@ impl Link {
     /// Takes a slot for one stream, on the connection that carries least.
     ///
     /// Never waits; [`acquire`](Self::acquire) does.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] says why there is none now; [`changes`](Self::changes) says when to look again.
     pub fn try_acquire(&self) -> Result<Slot, Unavailable> {
         self.0.node.lease(false).map(Slot::new)
     }
 
     /// Like [`try_acquire`](Self::try_acquire), but takes a node that does not answer where there is no other:
     /// it may be merely busy.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`], never [`Unavailable::Stalled`].
     pub fn try_acquire_stalled(&self) -> Result<Slot, Unavailable> {
         self.0.node.lease(true).map(Slot::new)
     }
@@ -150,7 +158,7 @@ impl Link {
         self.0.node.signals.changes()
     }
 
-    /// A service that sends its calls to this node alone.
+    /// A service that sends its calls to this node alone; it holds this link.
     pub fn channel(&self) -> NodeChannel {
         NodeChannel::new(self.clone(), self.0.wait)
     }

@@ -21,9 +21,17 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Opens a byte stream to an address; dropping the future gives the attempt up.
     ///
     /// It need not end by itself: the dialler has a limit of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; it becomes the source of [`DialError::Unreachable`](crate::DialError::Unreachable).
     fn connect(&self, address: &Address) -> BoxFuture<'static, io::Result<BoxIo>>;
 
     /// Listens on an address; port 0 lets the system choose one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the operator has to free or change the address.
     fn bind(&self, address: &Address) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
 }
 
@@ -44,6 +52,10 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {
 pub trait Listener: Send + 'static {
     /// Waits for the next one.
     ///
+    /// # Errors
+    ///
+    /// What the system says; the next call may succeed.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future loses no stream.
@@ -54,6 +66,9 @@ pub trait Listener: Send + 'static {
 }
 
 /// TCP sockets with `TCP_NODELAY`: the default.
+///
+/// A host name is resolved for each connection, on tokio's blocking threads; of several addresses the first that works is
+/// taken. Its futures have to be polled inside a tokio runtime with I/O.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Tcp;

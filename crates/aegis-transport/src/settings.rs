@@ -1,6 +1,16 @@
 use std::time::Duration;
 
-/// What a connection may use and how patient it is; the defaults suit a mesh of our own nodes.
+/// What a connection may use and how patient it is; the defaults, named with each field, suit a mesh of our own nodes.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use aegis_transport::Settings;
+///
+/// let mut settings = Settings::default();
+/// settings.dial_limit = Duration::from_secs(2);
+/// settings.backoff.limit = Duration::from_secs(30);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
@@ -25,13 +35,13 @@ pub struct Settings {
     pub spare_idle: Duration,
     /// How long a call through [`NodeChannel`](crate::NodeChannel) that has no deadline waits for a stream (10 s).
     pub wait: Duration,
-    /// How often a silent peer is asked whether it lives.
+    /// How often a silent peer is asked whether it lives ([`Keepalive::default`]).
     pub keepalive: Keepalive,
-    /// When a node that could not be reached is dialled again.
+    /// When a node that could not be reached is dialled again ([`Backoff::default`]).
     pub backoff: Backoff,
 }
 
-/// How often a silent peer is asked whether it lives.
+/// How often a silent peer is asked whether it lives, by HTTP/2 PING (RFC 9113 §6.7).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Keepalive {
@@ -56,6 +66,8 @@ pub struct Pace {
 }
 
 /// When a node that could not be reached is dialled again.
+///
+/// The first ten minutes go by gRPC's `connection-backoff.md`, with its numbers. Then the node is taken for gone.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Backoff {

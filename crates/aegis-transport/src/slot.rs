@@ -56,6 +56,10 @@ impl Slot {
     ///
     /// No timeout applies; see [`deadline`](crate::deadline).
     ///
+    /// # Errors
+    ///
+    /// [`CallError`]; [`CallError::never_sent`] says whether the request may be sent again, whatever it does.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future resets the stream (`CANCEL`) and frees the slot; the peer may have acted on the request.

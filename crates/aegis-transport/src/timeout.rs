@@ -1,4 +1,20 @@
-//! The `grpc-timeout` header: a duration of at most 8 digits and a unit.
+//! The `grpc-timeout` header: a duration of at most 8 digits and a unit, as gRPC's `PROTOCOL-HTTP2.md` has it.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use aegis_transport::timeout::{GRPC_TIMEOUT, encode, parse};
+//! use http::HeaderMap;
+//!
+//! let mut headers = HeaderMap::new();
+//! assert_eq!(parse(&headers)?, None);
+//! headers.insert(GRPC_TIMEOUT, encode(Duration::from_millis(1_500)));
+//! assert_eq!(headers[GRPC_TIMEOUT], "1500000u");
+//! assert_eq!(parse(&headers)?, Some(Duration::from_millis(1_500)));
+//! headers.insert(GRPC_TIMEOUT, "soon".parse()?);
+//! assert!(parse(&headers).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::time::Duration;
 
@@ -41,6 +57,9 @@ pub fn encode(timeout: Duration) -> HeaderValue {
 /// Reads the timeout of a request; `None` where it has none.
 ///
 /// Any number of 8 digits is taken, however large: [`Deadline::after`](crate::deadline::Deadline::after) clamps it.
+///
+/// # Errors
+/// [`InvalidTimeout`] for anything else, and for a header that is there twice. The calling client has to be mended.
 pub fn parse(headers: &HeaderMap) -> Result<Option<Duration>, InvalidTimeout> {
     let mut values = headers.get_all(GRPC_TIMEOUT).iter();
     let Some(value) = values.next() else {
