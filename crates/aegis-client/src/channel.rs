@@ -112,6 +112,12 @@ impl ServiceChannel {
         }
     }
 
+    /// Picks a provider as a call does and gives its slot back; whether there was one. For benchmarks.
+    #[doc(hidden)]
+    pub fn pick(&self) -> bool {
+        self.service.view.load().pick(&self.service.balance, &[]).is_ok()
+    }
+
     /// The same channel, all of whose calls go to one provider: the next in turn, chosen now or, while the first
     /// sync or connection is under way, with the first call.
     pub(crate) fn pinned(&self) -> Result<Self, Error> {
