@@ -167,13 +167,18 @@ impl NodeBuilder {
     /// let builder = Node::builder()
     ///     .id("morpheus-1")
     ///     .tls(tls)
+    ///     .address("127.0.0.1:0")
     ///     .service(identity, IdentityServiceServer::new(Identity))
     ///     .advertise(login.clone(), [identity_service_server::SERVICE_NAME]);
     /// builder.build()?;
     ///
     /// // What nobody serves is not advertised.
     /// # let tls = ca.options("morpheus-1", "node");
-    /// let builder = Node::builder().id("morpheus-1").tls(tls).advertise(login, ["login.v1.Login"]);
+    /// let builder = Node::builder()
+    ///     .id("morpheus-1")
+    ///     .tls(tls)
+    ///     .address("127.0.0.1:0")
+    ///     .advertise(login, ["login.v1.Login"]);
     /// assert!(matches!(builder.build(), Err(BuildError::Advertised { .. })));
     /// # Ok::<(), BuildError>(())
     /// ```
@@ -200,6 +205,7 @@ impl NodeBuilder {
     /// let node = Node::builder()
     ///     .id("morpheus-1")
     ///     .tls(tls)
+    ///     .address("127.0.0.1:0")
     ///     .routes(|routes| routes.add(IdentityServiceServer::new(Identity)))
     ///     .build()?;
     /// # drop(node);

@@ -28,6 +28,9 @@ const TRUST_DOMAIN: TrustDomain = TrustDomain::from_static("mesh.test");
 /// let tls = ca.tls("morpheus-1", "identity-server");
 /// assert_eq!(tls.spiffe_id().to_string(), "spiffe://mesh.test/aegis/identity-server/morpheus-1");
 /// ```
+///
+/// Certificates have a key on P-256 and are good from yesterday on for 30 days, unless a method says otherwise.
+/// Every one comes as a [`TestCert`] with the CA to trust it by.
 #[derive(Debug)]
 pub struct TestCa {
     trust_domain: TrustDomain,
@@ -94,6 +97,17 @@ impl TestCert {
     }
 
     /// The same certificate, with these CAs as the bundle in the place of its own.
+    ///
+    /// A change of CA, half-way: nodes of the old and of the new one trust both.
+    ///
+    /// ```
+    /// use aegis_testing::TestCa;
+    /// use aegis_tls::Subject;
+    ///
+    /// let (old, new) = (TestCa::new(), TestCa::new());
+    /// let options = new.issue("morpheus-1", "identity-server").trusting(&[&old, &new]).options();
+    /// assert!(options.load(&Subject::any()).is_ok());
+    /// ```
     #[must_use]
     pub fn trusting(mut self, cas: &[&TestCa]) -> Self {
         self.ca_pem = cas.iter().map(|ca| ca.root_pem()).collect();
@@ -205,6 +219,15 @@ impl TestCa {
     }
 
     /// A certificate that is bad in one point and good in all others.
+    ///
+    /// ```
+    /// use aegis_testing::{Flaw, TestCa};
+    /// use aegis_tls::{LoadError, Rejection, Subject};
+    ///
+    /// let bad = TestCa::new().issue_bad("morpheus-1", "identity-server", Flaw::NoUriSan);
+    /// let error = bad.options().load(&Subject::any()).unwrap_err();
+    /// assert!(matches!(error, LoadError::Rejected { reason: Rejection::NoIdentity, .. }));
+    /// ```
     #[track_caller]
     pub fn issue_bad(&self, id: &str, node_type: &str, flaw: Flaw) -> TestCert {
         let (id, node_type) = (parse_id(id), parse_type(node_type));

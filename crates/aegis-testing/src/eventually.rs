@@ -23,8 +23,13 @@ const LOOK: Duration = Duration::from_millis(5);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
+/// The condition is looked at at once, then every 5 ms on tokio's clock, and once more at the end.
+///
+/// # Cancel safety
+/// Dropping the future stops looking.
+///
 /// # Panics
-/// With the last reason, when the condition does not hold within `limit`.
+/// With the last reason, when the condition does not hold within `limit`; outside a tokio runtime with its timer.
 #[expect(clippy::panic, reason = "this is an assertion")]
 pub async fn eventually<T, E: Display>(
     limit: Duration,

@@ -1,12 +1,35 @@
 //! A test CA with good and bad certificates, and a mesh in memory, for users of aegis.
 //!
-//! ```
-//! let ca = aegis_testing::TestCa::new();
-//! let tls = ca.tls("morpheus-1", "identity-server");
-//! assert_eq!(tls.spiffe_id().node_id().as_str(), "morpheus-1");
+//! ```text
+//! TestMesh ── nodes, started and joined ──┬── TestCa ── certificates, good or with one Flaw
+//!                                         └── MemoryNetwork, or TCP on loopback
 //! ```
 //!
-//! What is a test's set-up panics when it fails; nothing here is for production.
+//! ```
+//! # #[cfg(feature = "mesh")] {
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use std::time::Duration;
+//!
+//! use aegis_testing::{TestMesh, eventually};
+//!
+//! let mesh = TestMesh::in_memory();
+//! let morpheus = mesh.serve("morpheus-1", |node| node).await;
+//! let vicky = mesh.node("vicky-1"); // knows where the first one listens
+//! let directory = vicky.directory();
+//! eventually(Duration::from_secs(5), || match directory.snapshot().node(morpheus.node().id()) {
+//!     Some(_) => Ok(()),
+//!     None => Err("vicky-1 has not heard of it"),
+//! })
+//! .await;
+//! # });
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it does not do
+//!
+//! It fakes neither TLS nor HTTP/2, both run as in production, and it loses and delays nothing by itself.
+//! It is for tests alone: what fails in a test's set-up panics.
 //!
 //! # Features
 //!
@@ -14,6 +37,10 @@
 //! |---|---|---|
 //! | `mesh` | yes | `TestMesh`: whole nodes, in memory or on loopback; implies `memory` |
 //! | `memory` | with `mesh` | `MemoryNetwork`: connections without sockets |
+//!
+//! # Stability
+//!
+//! Before 1.0 any release may change the API. The minimum Rust version is 1.89.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![expect(

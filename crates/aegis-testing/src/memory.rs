@@ -21,6 +21,7 @@ const FIRST_PORT: u16 = 40_000;
 ///
 /// Only the sockets are replaced; TLS and HTTP/2 run over the pipes as they do over TCP.
 /// All hosts are one host: an address means its port. [`at`](Self::at) gives the network as another host has it.
+/// A clone is the same network.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryNetwork {
     ports: Arc<Mutex<Ports>>,
@@ -57,6 +58,21 @@ impl MemoryNetwork {
 
     /// The same network, seen from the host with this address: others see connections come from it, and a loopback address
     /// leads to this host's own listeners only, and what is bound to one is reached from here only.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use aegis_testing::MemoryNetwork;
+    /// use aegis_transport::Network as _;
+    ///
+    /// let network = MemoryNetwork::new();
+    /// let (one, other) = (network.at("10.0.0.1".parse()?), network.at("10.0.0.2".parse()?));
+    /// let _listener = one.bind(&"127.0.0.1:8443".parse()?).await?;
+    /// assert!(one.connect(&"127.0.0.1:8443".parse()?).await.is_ok());
+    /// assert!(other.connect(&"10.0.0.1:8443".parse()?).await.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn at(&self, host: IpAddr) -> Self {
         Self { ports: Arc::clone(&self.ports), host: Some(host) }

@@ -8,6 +8,9 @@ use crate::{MemoryNetwork, TestCa};
 
 /// A mesh of whole nodes within one process, over real mutual TLS and HTTP/2.
 ///
+/// It owns no node: those that [`serve`](Self::serve) and [`start`](Self::start) return stop when they are dropped, and
+/// live on when the mesh is.
+///
 /// ```
 /// use std::time::Duration;
 ///
@@ -44,7 +47,7 @@ pub struct TestMesh {
 }
 
 impl TestMesh {
-    /// A mesh over pipes in memory: fast, and independent of the machine.
+    /// A mesh over pipes in memory: fast, and independent of the machine. tokio's paused time works with it.
     pub fn in_memory() -> Self {
         Self::over(Arc::new(MemoryNetwork::new()))
     }
@@ -68,7 +71,24 @@ impl TestMesh {
         Arc::clone(&self.network)
     }
 
-    /// A node's builder with id, certificates, a free port, and the nodes started so far as seeds.
+    /// A node's builder with id, type `test`, certificates, a free port, and the nodes started so far as seeds.
+    ///
+    /// Whatever is set on it afterwards counts. For another type give it other certificates too:
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use aegis_testing::TestMesh;
+    ///
+    /// let mesh = TestMesh::in_memory();
+    /// let gateway = mesh.builder("vicky-1").node_type("gateway").tls(mesh.ca().options("vicky-1", "gateway"));
+    /// let server = mesh.start(gateway).await;
+    /// assert_eq!(*server.node().node_type(), "gateway");
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `id` is no node id.
     pub fn builder(&self, id: &str) -> NodeBuilder {
         let seeds = self.seeds.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Node::builder()
@@ -88,7 +108,10 @@ impl TestMesh {
         built(self.builder(id))
     }
 
-    /// Builds and starts a node that serves.
+    /// Builds and starts a node that serves; it is [stopped](Server) by dropping what is returned.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no node behind.
     ///
     /// # Panics
     /// If the node cannot be built or started.
@@ -97,6 +120,9 @@ impl TestMesh {
     }
 
     /// Starts a node from its builder; nodes to come learn the mesh from it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves no node behind.
     ///
     /// # Panics
     /// If the node cannot be built or started.
