@@ -24,8 +24,10 @@ use crate::{Error, Explanation};
 ///
 /// A call goes to a connected provider, in turns (exact round robin). While the first sync or a first connection is
 /// under way it waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never
-/// was processed goes to another provider: the [crate's documentation](crate#how-a-call-finds-its-way) says when. A deadline (`Request::set_timeout`, or that of the handler the call is
-/// made in) covers the whole call; without one, a response limit of 10 s runs up to the response headers.
+/// was processed goes to another provider: the [crate's documentation](crate#how-a-call-finds-its-way) says when.
+///
+/// A deadline (`Request::set_timeout`, or that of the handler the call is made in) covers the whole call; without one, a
+/// response limit of 10 s runs up to the response headers.
 #[derive(Clone, Debug)]
 pub struct ServiceChannel {
     pub(crate) service: Arc<Service>,

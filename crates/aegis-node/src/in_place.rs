@@ -94,7 +94,7 @@ impl Pace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Took {
     pub(crate) wall: Duration,
-    /// Of it, at most so much on a processor.
+    /// Of it, about so much on a processor.
     pub(crate) computed: Duration,
 }
 

@@ -1,4 +1,5 @@
-//! The manual, in the order in which most people need it. All code in it is compiled and run by our tests.
+//! The manual, in the order in which most people need it. All code in it is compiled by our tests,
+//! and all that is of aegis is run.
 //!
 //! | guide | for |
 //! |---|---|
