@@ -91,16 +91,31 @@ impl ServiceChannel {
     pub async fn wait_ready(&self, count: usize, timeout: Duration) -> Result<(), Error> {
         match tokio::time::timeout(timeout, self.connected(count)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Error::NotReady {
-                service: self.service.info.clone(),
-                wanted: count,
-                connected: self.service.view.load().ready.len(),
-                explanation: Box::new(self.explain()),
-            }),
+            Err(_) => Err(self.not_ready(count)),
         }
     }
 
-    async fn connected(&self, count: usize) -> Result<(), Error> {
+    pub(crate) fn not_ready(&self, wanted: usize) -> Error {
+        Error::NotReady {
+            service: self.service.info.clone(),
+            wanted,
+            connected: self.service.view.load().ready.len(),
+            explanation: Box::new(self.explain()),
+        }
+    }
+
+    /// Whether a provider is connected and answers PINGs.
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.service.view.load().ready.is_empty()
+    }
+
+    /// The channel of another service, with the limits of this one.
+    pub(crate) fn of(&self, info: ServiceInfo) -> Self {
+        let service = self.service.pool.service(info);
+        Self { service, limit: self.limit, pin: None }
+    }
+
+    pub(crate) async fn connected(&self, count: usize) -> Result<(), Error> {
         let mut views = self.service.views.subscribe();
         loop {
             self.service.pool.check()?;

@@ -13,20 +13,21 @@ use tonic::body::Body;
 
 use crate::handler::Handler;
 use crate::in_place::Pace;
+use crate::usage::{Served, ServiceUsage, sums};
 
 /// One entry of the table.
 #[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) handler: Handler,
-    /// The infos that advertise this gRPC service; `None` for our own services, which no info names.
-    pub(crate) infos: Option<Vec<ServiceInfo>>,
+    /// The services that this gRPC service is advertised by; `None` for our own, which nobody names.
+    pub(crate) served: Option<Vec<Served>>,
     /// How long its calls keep a thread.
     pub(crate) pace: Arc<Pace>,
 }
 
 impl Route {
-    pub(crate) fn new(handler: Handler, infos: Option<Vec<ServiceInfo>>) -> Self {
-        Self { handler, infos, pace: Arc::new(Pace::new(Instant::now())) }
+    pub(crate) fn new(handler: Handler, served: Option<Vec<Served>>) -> Self {
+        Self { handler, served, pace: Arc::new(Pace::new(Instant::now())) }
     }
 }
 
@@ -53,6 +54,11 @@ impl Routes {
         self.0.keys().copied()
     }
 
+    /// How often each advertised service was called.
+    pub(crate) fn usage(&self) -> Vec<ServiceUsage> {
+        sums(self.0.values().filter_map(|it| it.served.as_ref()).flatten().map(Served::usage))
+    }
+
     /// The route of a request, or the answer that refuses it.
     ///
     /// Only the path decides, never the query; it is compared byte for byte.
@@ -71,15 +77,15 @@ impl Routes {
         let Some(route) = service.and_then(|service| self.0.get(service)) else {
             return Err(Refusal::Unknown { path: path.chars().take(200).collect() });
         };
-        let (Some(infos), Some(wanted)) = (&route.infos, request.headers().get(SERVICE_HEADER))
-        else {
+        let Some(served) = &route.served else { return Ok(route) };
+        let Some(wanted) = request.headers().get(SERVICE_HEADER) else {
+            served.iter().for_each(Served::count_unnamed);
             return Ok(route);
         };
-        let wanted = wanted.to_str().ok().and_then(|text| text.parse::<ServiceInfo>().ok());
-        if wanted.as_ref().is_some_and(|wanted| infos.contains(wanted)) {
+        if served.iter().any(|it| it.is_named(wanted.as_bytes())) {
             return Ok(route);
         }
-        Err(Refusal::NotServed { wanted })
+        Err(Refusal::NotServed { wanted: wanted.to_str().ok().and_then(|it| it.parse().ok()) })
     }
 }
 
@@ -160,8 +166,8 @@ mod tests {
     #[track_caller]
     fn check(path: &str, service: Option<&str>, expected: &Result<(), Refusal>) {
         let mut routes = Routes::default();
-        let infos = vec![ServiceInfo::from_static("echo", "v1")];
-        assert!(routes.add(Route::new(Handler::new(Echo), Some(infos))));
+        let served = Served::new(ServiceInfo::from_static("echo", "v1"));
+        assert!(routes.add(Route::new(Handler::new(Echo), Some(vec![served]))));
         let mut request =
             Request::post(path).header("content-type", "application/grpc").body(()).unwrap();
         if let Some(service) = service {
@@ -194,6 +200,25 @@ mod tests {
             &Err(Refusal::NotServed { wanted: Some(ServiceInfo::from_static("echo", "v2")) }),
         );
         check("/pkg.Echo/Say", Some("echo"), &Err(Refusal::NotServed { wanted: None }));
+    }
+
+    #[test]
+    fn calls_are_counted_for_each_service_they_may_mean() {
+        let (v1, v2) =
+            (ServiceInfo::from_static("echo", "v1"), ServiceInfo::from_static("echo", "v2"));
+        let served = [&v1, &v2].map(|info| Served::new(info.clone()));
+        let mut routes = Routes::default();
+        routes.add(Route::new(Handler::new(Echo), Some(served.to_vec())));
+        for named in [None, Some("echo/v2"), Some("echo/v2"), Some("echo/v3")] {
+            let mut request =
+                Request::post("/pkg.Echo/Say").header("content-type", "application/grpc");
+            if let Some(named) = named {
+                request = request.header(SERVICE_HEADER, named);
+            }
+            assert_eq!(routes.find(&request.body(()).unwrap()).is_ok(), named != Some("echo/v3"));
+        }
+        let usage = |service, calls| ServiceUsage { service, calls, unnamed: 1 };
+        assert_eq!(routes.usage(), [usage(v1, 0), usage(v2, 2)]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod server;
 mod stats;
 mod timer;
 mod trim;
+mod usage;
 
 pub use aegis_gossip::{MemberStatus, SyncError, Synced};
 pub use builder::NodeBuilder;
@@ -60,3 +61,4 @@ pub use peers::{PeerHealth, PeerInfo, Peers};
 pub use registry::Registrations;
 pub use server::Server;
 pub use stats::ServerStats;
+pub use usage::ServiceUsage;

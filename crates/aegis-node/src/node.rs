@@ -22,6 +22,7 @@ use crate::mesh_service::Mesh;
 use crate::peers::Peers;
 use crate::server::{Server, Serving};
 use crate::stats::Counters;
+use crate::usage::ServiceUsage;
 
 /// A member of the mesh: an identity, its certificates and its view of the others.
 ///
@@ -192,6 +193,12 @@ impl Node {
     /// The node's health, for its owner to set.
     pub fn health(&self) -> &Health {
         &self.0.health
+    }
+
+    /// How often each service that the node advertises was called since it was built, by name and version; empty where it
+    /// advertises none.
+    pub fn usage(&self) -> Vec<ServiceUsage> {
+        self.0.parts.routes.usage()
     }
 
     /// Follows the mesh as a client, unless the node does so already or is a member.

@@ -13,6 +13,7 @@ use tower_service::Service;
 use crate::dispatch::{Route, Routes};
 use crate::error::BuildError;
 use crate::handler::Handler;
+use crate::usage::Served;
 
 /// Names that aegis serves itself: exact, and as prefixes.
 const RESERVED: [&str; 2] = ["aegis.MeshService", "grpc.health.v1.Health"];
@@ -65,8 +66,10 @@ impl Registry {
             let entry = merged.entry(info.clone()).or_default();
             for name in names {
                 match routes.get_mut(name) {
-                    Some(Route { infos: Some(infos), .. }) if !infos.contains(info) => {
-                        infos.push(info.clone());
+                    Some(Route { served: Some(served), .. })
+                        if !served.iter().any(|it| it.info() == info) =>
+                    {
+                        served.push(Served::new(info.clone()));
                     }
                     Some(_) => {}
                     None => mistakes.push(BuildError::Advertised {

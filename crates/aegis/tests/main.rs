@@ -40,6 +40,7 @@ mod lifecycle;
 mod log;
 mod openssl;
 mod outage;
+mod preference;
 mod restarts;
 mod service;
 mod services_guide;
