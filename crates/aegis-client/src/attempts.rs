@@ -14,6 +14,7 @@ use crate::Error;
 use crate::call::Call;
 use crate::headers::{NOT_SERVED, REFUSED_HEADER};
 use crate::line::Line;
+use crate::load::{Measure, Outcome};
 use crate::service::Service;
 use crate::stage::{Attempt, Stage};
 use crate::view::{Missed, Picked};
@@ -89,7 +90,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    pub(crate) async fn run(mut self) -> Result<Response<ResponseBody>, Status> {
+    pub(crate) async fn run(mut self) -> Result<(Response<ResponseBody>, Measure), Status> {
         // Asked once: a pool that is closed from now on waits for this call.
         if self.call.service().pool.is_closed() {
             return Err(Error::Closed.into());
@@ -103,18 +104,22 @@ impl<'a> Attempts<'a> {
                 self.call.service().counts.moved.fetch_add(1, Ordering::Relaxed);
             }
             self.sent += 1;
-            let node_id = provider.node_id();
+            let node_id = provider.node_id().clone();
+            let foreign = provider.foreign;
+            let mut measure = provider.begin(Instant::now());
             self.stage.answer(Attempt {
                 node_id: node_id.clone(),
                 address: slot.address().clone(),
                 number: self.sent,
-                foreign: provider.foreign,
+                foreign,
             });
-            let (last, refused) = match slot.send(self.call.request(body)).await {
+            let outcome = slot.send(self.call.request(body)).await;
+            measure.finish(judge(&outcome), Instant::now());
+            let (last, refused) = match outcome {
                 Ok(mut answer) => match not_served(&mut answer) {
                     None => {
                         self.call.replay.settle();
-                        return Ok(answer);
+                        return Ok((answer, measure));
                     }
                     Some(status) => {
                         let status = self.not_served(&status);
@@ -134,7 +139,7 @@ impl<'a> Attempts<'a> {
                 }
             };
             self.may_move(last, refused)?;
-            self.tried.push(node_id.clone());
+            self.tried.push(node_id);
         }
     }
 
@@ -285,6 +290,25 @@ impl<'a> Attempts<'a> {
             cause.code(),
             format!("{text} (attempt {} of {})", self.sent, self.call.service().info),
         )
+    }
+}
+
+/// What an attempt says about its provider.
+fn judge(outcome: &Result<Response<ResponseBody>, CallError>) -> Outcome {
+    match outcome {
+        Ok(answer) if answer.headers().contains_key(REFUSED_HEADER) => Outcome::Refused,
+        Ok(answer) => match Status::from_header_map(answer.headers()) {
+            Some(status) => Outcome::of(status.code()),
+            None => Outcome::Answered,
+        },
+        Err(error) => match error.never_sent() {
+            Some(NeverSent::SlotLost) => Outcome::Unsent,
+            Some(_) => Outcome::Refused,
+            None if error.source().is_some_and(<dyn std::error::Error>::is::<Status>) => {
+                Outcome::Unsent
+            }
+            None => Outcome::Failed,
+        },
     }
 }
 

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
 use crate::headers::REFUSED_HEADER;
+use crate::load::Measure;
 use crate::shared::UnderWay;
 use crate::stage::Attempt;
 
@@ -32,13 +33,14 @@ impl ResponseBody {
         body: aegis_transport::ResponseBody,
         deadline: Option<(Deadline, Attempt)>,
         under_way: UnderWay,
+        measure: Measure,
     ) -> Self {
         let info = || under_way.service.info.clone();
         let (deadline, at) = match deadline {
             Some((deadline, attempt)) => (Some(deadline), Some((attempt, info()))),
             None => (None, None),
         };
-        let body = Held { body, under_way: Some(under_way) };
+        let body = Held { body, held: Some((measure, under_way)) };
         Self { body: Some(DeadlineBody::new(body, deadline)), at }
     }
 }
@@ -84,7 +86,8 @@ pin_project! {
     struct Held {
         #[pin]
         body: aegis_transport::ResponseBody,
-        under_way: Option<UnderWay>,
+        // The provider has it in hand, and a pool that closes waits for it.
+        held: Option<(Measure, UnderWay)>,
     }
 }
 
@@ -105,7 +108,7 @@ impl Body for Held {
             trailers.remove(REFUSED_HEADER);
         }
         if frame.as_ref().is_none_or(|it| it.as_ref().map_or(true, Frame::is_trailers)) {
-            *this.under_way = None;
+            *this.held = None;
         }
         Poll::Ready(frame)
     }

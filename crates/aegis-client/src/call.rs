@@ -74,9 +74,9 @@ impl Call {
             outcome = Attempts::new(&self, &stage).run() => outcome,
         };
         match outcome {
-            Ok(answer) => {
+            Ok((answer, measure)) => {
                 let deadline = self.deadline.zip(stage.attempt());
-                Ok(answer.map(|body| ResponseBody::new(body, deadline, self.under_way)))
+                Ok(answer.map(|body| ResponseBody::new(body, deadline, self.under_way, measure)))
             }
             // A peer whose clock is a little ahead resets the stream before our own timer fires.
             Err(status)
@@ -115,12 +115,12 @@ impl Call {
     pub(crate) fn pick(&self, tried: &[NodeId]) -> Result<Picked, Missed> {
         let service = self.service();
         let Some(pin) = &self.pin else {
-            return service.view.load().pick(&service.balance, tried);
+            return service.pick(tried);
         };
         if let Some(provider) = pin.get() {
             return pick_pinned(provider, tried);
         }
-        let picked = service.view.load().pick(&service.balance, tried)?;
+        let picked = service.pick(tried)?;
         self.accept(picked).or_else(|pinned| pick_pinned(pinned, tried))
     }
 

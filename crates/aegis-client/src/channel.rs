@@ -132,7 +132,7 @@ impl ServiceChannel {
     /// Picks a provider as a call does and gives its slot back; whether there was one. For benchmarks.
     #[doc(hidden)]
     pub fn pick(&self) -> bool {
-        self.service.view.load().pick(&self.service.balance, &[]).is_ok()
+        self.service.pick(&[]).is_ok()
     }
 
     /// The same channel, all of whose calls go to one provider: the next in turn, chosen now or, while the first

@@ -93,6 +93,7 @@ mod explain;
 mod headers;
 mod limit;
 mod line;
+mod load;
 mod pool;
 mod replay;
 mod request;

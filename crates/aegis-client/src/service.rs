@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::balance::RoundRobin;
 use crate::budget::Budget;
 use crate::shared::Shared;
-use crate::view::{Provider, View};
+use crate::view::{Missed, Picked, Provider, View};
 
 /// What all channels of one service share.
 pub(crate) struct Service {
@@ -74,6 +74,11 @@ impl Service {
         if !new.is_same(&old) {
             self.publish(new);
         }
+    }
+
+    /// Picks a provider that is not among `tried`.
+    pub(crate) fn pick(&self, tried: &[NodeId]) -> Result<Picked, Missed> {
+        self.view.load().pick(&self.balance, tried)
     }
 
     pub(crate) fn publish(&self, view: View) {

@@ -5,7 +5,10 @@ use aegis_core::NodeId;
 use aegis_topology::NodeEntry;
 use aegis_transport::{Connections, Link, LinkStatus, Slot, Target, Unavailable};
 
+use tokio::time::Instant;
+
 use crate::balance::RoundRobin;
+use crate::load::{Load, Measure};
 
 /// A provider of a service, and the demand for its connection.
 #[derive(Debug)]
@@ -13,6 +16,7 @@ pub(crate) struct Provider {
     pub(crate) link: Link,
     pub(crate) foreign: bool,
     pub(crate) picks: AtomicU64,
+    pub(crate) load: Load,
     /// Its entry in the directory, as it was when the link was last told.
     entry: Mutex<Arc<NodeEntry>>,
 }
@@ -26,6 +30,7 @@ impl Provider {
             link: connections.link(if foreign { target.foreign() } else { target }),
             foreign,
             picks: AtomicU64::new(0),
+            load: Load::new(Instant::now()),
             entry: Mutex::new(Arc::clone(entry)),
         })
     }
@@ -48,6 +53,11 @@ impl Provider {
     pub(crate) fn picked(self: &Arc<Self>, slot: Slot) -> Picked {
         self.picks.fetch_add(1, Ordering::Relaxed);
         Picked { slot, provider: Arc::clone(self) }
+    }
+
+    /// Begins an attempt that is given to it.
+    pub(crate) fn begin(self: Arc<Self>, now: Instant) -> Measure {
+        Measure::begin(self, now)
     }
 }
 

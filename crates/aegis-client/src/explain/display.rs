@@ -144,6 +144,8 @@ mod tests {
             addresses: vec!["127.0.0.1:1".parse().unwrap()],
             verdict,
             picks: 7,
+            in_flight: 0,
+            latency: None,
         };
         Explanation {
             service: ServiceInfo::from_static("identity", "v2"),

@@ -76,6 +76,11 @@ pub struct Candidate {
     pub verdict: Verdict,
     /// Requests that were given to it on this pool's channels of the service.
     pub picks: u64,
+    /// Those of them that are under way.
+    pub in_flight: usize,
+    /// How long it takes until the head of its answers comes, on average: Peak-EWMA over 10 s, so the slow ones count most
+    /// and old ones fade; `None` before the first. A failure counts as ten times as slow as the average.
+    pub latency: Option<Duration>,
 }
 
 /// Whether a candidate is called.
@@ -192,6 +197,10 @@ pub(crate) fn explain(
             addresses: node.addresses().to_vec(),
             verdict,
             picks: provider.map_or(0, |provider| provider.picks.load(Ordering::Relaxed)),
+            in_flight: provider.map_or(0, |provider| provider.load.in_flight()),
+            latency: provider
+                .and_then(|provider| provider.load.latency(tokio::time::Instant::now()))
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         });
     }
     let count = |counter: fn(&Counts) -> &AtomicU64| {
