@@ -7,8 +7,6 @@ use h2::Reason;
 use http::StatusCode;
 use tonic::{Code, Status};
 
-use crate::head::LONGEST;
-
 /// Why a call got no response, or a response lost its body.
 ///
 /// Names the node and the address it was sent to.
@@ -21,7 +19,7 @@ use crate::head::LONGEST;
 /// | the connection was lost, or closed by the peer | unavailable | the caller may retry what may run twice |
 /// | the peer reset the stream: `REFUSED_STREAM`, `CANCEL`, `ENHANCE_YOUR_CALM`, `INADEQUATE_SECURITY`, others | unavailable, cancelled, resource exhausted, permission denied, internal or unknown, by `PROTOCOL-HTTP2.md` | the peer's operator |
 /// | an HTTP status other than 200 without a gRPC status | by `http-grpc-status-mapping.md` | the operator of what answered |
-/// | our metadata is above 60 KiB | resource exhausted | the caller |
+/// | our metadata is more than the peer takes, by its SETTINGS (60 KiB where they do not say) | resource exhausted | the caller |
 /// | our request is no HTTP/2 request, or the answer's trailers hold no gRPC status | internal | the caller's, the peer's developer |
 /// | the caller's own request body failed | its own | the caller |
 #[derive(Debug)]
@@ -51,7 +49,7 @@ pub(crate) enum Cause {
     /// The connection or the stream ended.
     Http2 { error: h2::Error, lost: Option<Arc<str>> },
     /// The request's header list is too long to be sent.
-    LongHead { size: usize },
+    LongHead { size: usize, longest: usize },
     /// The request cannot be written in HTTP/2.
     Request(h2::Error),
     /// The caller's own body failed.
@@ -159,9 +157,9 @@ impl fmt::Display for CallError {
             Cause::Http(status) => {
                 write!(f, "node {node} at {address} answered HTTP {status} without a gRPC status")
             }
-            Cause::LongHead { size } => write!(
+            Cause::LongHead { size, longest } => write!(
                 f,
-                "the metadata of the call to node {node} at {address} is {size} bytes long, above the {LONGEST} that are sent"
+                "the metadata of the call to node {node} at {address} is {size} bytes long, above the {longest} that are sent to it"
             ),
             // Where the peer breaks the protocol or floods us, the source says which.
             Cause::Http2 { error, .. } if error.is_go_away() && !error.is_remote() => {

@@ -10,6 +10,8 @@ use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
 use http::uri::Authority;
 
+use crate::greeting::HeaderList;
+use crate::head::longest;
 use crate::lease::Lease;
 use crate::settings::Settings;
 use crate::signals::{Counters, Signals};
@@ -21,6 +23,8 @@ pub(crate) struct Connection {
     pub(crate) node: NodeId,
     pub(crate) address: Address,
     pub(crate) authority: Authority,
+    /// The longest header list that is sent.
+    pub(crate) longest_head: usize,
     pub(crate) signals: Arc<Signals>,
     sender: ArcSwapOption<SendRequest<Bytes>>,
     driver: AtomicWaker,
@@ -58,6 +62,7 @@ impl Connection {
         node: NodeId,
         address: Address,
         sender: SendRequest<Bytes>,
+        header_list: &HeaderList,
         settings: &Settings,
         signals: Arc<Signals>,
     ) -> Self {
@@ -65,6 +70,7 @@ impl Connection {
         let limit = sender.current_max_send_streams().min(streams);
         Self {
             authority: authority(&node),
+            longest_head: longest(header_list.get()),
             node,
             address,
             signals,

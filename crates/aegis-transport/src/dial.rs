@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::later;
 use crate::error::DialError;
+use crate::greeting::{Greeted, HeaderList};
 use crate::heard::{Heard, Listening};
 use crate::network::{BoxIo, Network};
 use crate::settings::Settings;
@@ -21,13 +22,14 @@ use crate::settings::Settings;
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What a driver drives: TLS over a byte stream that notes when it was read.
-pub(crate) type Stream = ClientStream<Listening<BoxIo>>;
+pub(crate) type Stream = Greeted<ClientStream<Listening<BoxIo>>>;
 
 /// A connection whose peer has accepted us, and which nobody drives yet.
 pub(crate) struct Dialled {
     pub(crate) sender: SendRequest<Bytes>,
     pub(crate) http2: h2::client::Connection<Stream, Bytes>,
     pub(crate) heard: Heard,
+    pub(crate) header_list: HeaderList,
     pub(crate) peer: SpiffeId,
     pub(crate) address: Address,
 }
@@ -77,11 +79,12 @@ impl Dialler {
                 .await
                 .map_err(|_| DialError::NoHandshake { address: address.clone(), limit })?
                 .map_err(|error| tls_error(address, error))?;
+        let (stream, header_list) = Greeted::new(stream);
         let (sender, http2) = timeout_at(until, self.greet(stream))
             .await
             .map_err(|_| DialError::NoSettings { address: address.clone(), limit })?
             .map_err(|error| http2_error(address, error, &refusal))?;
-        Ok(Dialled { sender, http2, heard, peer, address: address.clone() })
+        Ok(Dialled { sender, http2, heard, header_list, peer, address: address.clone() })
     }
 
     async fn reach(

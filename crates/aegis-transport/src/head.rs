@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::header::{HOST, HeaderValue, TE, USER_AGENT};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Uri, Version};
 
 use crate::connection::Connection;
@@ -9,18 +9,38 @@ const AGENT: &str = concat!("aegis/", env!("CARGO_PKG_VERSION"));
 const OUR_AGENT: HeaderValue = HeaderValue::from_static(AGENT);
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
-/// The longest header list that is sent, in bytes.
-///
-/// A server answers one that is longer than it takes; but from four times its limit on, which most servers leave at 16 KiB,
-/// it may end the connection, and with it the calls of others.
-pub(crate) const LONGEST: usize = 60 << 10;
+/// The longest header list that is sent to a server that does not say how long a one it takes, in bytes.
+const LONGEST: usize = 60 << 10;
 
-/// The size of a request's header list, without its pseudo-headers of fixed length (RFC 9113 §6.5.2).
-pub(crate) fn size(head: &http::Request<()>) -> usize {
-    let path = head.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    let fields = head.headers().iter();
-    path + fields.map(|(name, value)| name.as_str().len() + value.len() + 32).sum::<usize>()
+/// The longest header list that is sent to a server with this `SETTINGS_MAX_HEADER_LIST_SIZE`, in bytes.
+///
+/// A longer one may be answered. But where it goes over several frames, h2, and with it hyper and tonic, ends the connection, and
+/// with that the calls of others: the first frame is too much already, and the next begins within a field.
+pub(crate) fn longest(said: Option<u32>) -> usize {
+    // h2 takes less than it says.
+    said.map_or(LONGEST, |said| usize::try_from(said).unwrap_or(usize::MAX).saturating_sub(1))
 }
+
+/// The size of a request's header list (RFC 9113 §6.5.2).
+pub(crate) fn size(head: &http::Request<()>) -> usize {
+    let uri = head.uri();
+    let pseudo = [
+        (":method", head.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", Authority::as_str)),
+        (":path", uri.path_and_query().map_or("", PathAndQuery::as_str)),
+    ];
+    let pseudo = pseudo.iter().map(|(name, value)| name.len() + value.len() + FIELD);
+    pseudo.sum::<usize>() + fields_size(head.headers())
+}
+
+/// The same of trailers.
+pub(crate) fn fields_size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
+}
+
+/// What each field counts beside its name and value.
+const FIELD: usize = 32;
 
 /// The request's head as it goes on the wire, and its body.
 pub(crate) fn split<B>(

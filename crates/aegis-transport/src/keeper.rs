@@ -329,7 +329,7 @@ impl Keeper {
     }
 
     fn keep(&mut self, dialled: Dialled, now: Instant) {
-        let Dialled { sender, http2, heard, address, .. } = dialled;
+        let Dialled { sender, http2, heard, header_list, address, .. } = dialled;
         if std::mem::take(&mut self.said_down) {
             tracing::info!(node = %self.node.id, %address, "node is reachable again");
         }
@@ -343,6 +343,7 @@ impl Keeper {
             self.node.id.clone(),
             address,
             sender.clone(),
+            &header_list,
             settings,
             Arc::clone(signals),
         ));

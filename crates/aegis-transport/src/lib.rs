@@ -74,6 +74,7 @@ pub mod deadline;
 mod dial;
 mod driver;
 mod error;
+mod greeting;
 mod head;
 mod heard;
 mod keepalive;

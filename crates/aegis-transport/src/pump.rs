@@ -5,11 +5,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::Status;
 
 use crate::bulk::Meter;
 use crate::connection::Connection;
+use crate::head::fields_size;
 
 /// Moves a request body into its stream, as fast as the peer's windows allow.
 ///
@@ -19,6 +21,8 @@ pub(crate) struct Pump<B> {
     stream: SendStream<Bytes>,
     /// What the body has given and the window has not taken yet.
     held: Option<Bytes>,
+    /// The end of the body, where that has come early.
+    trailers: Option<HeaderMap>,
     meter: Meter,
     connection: Arc<Connection>,
 }
@@ -38,18 +42,16 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     pub(crate) fn new(body: B, stream: SendStream<Bytes>, connection: Arc<Connection>) -> Self {
-        Self { body, stream, held: None, meter: Meter::default(), connection }
+        Self { body, stream, held: None, trailers: None, meter: Meter::default(), connection }
     }
 
     /// Takes a frame that the body gave earlier.
-    pub(crate) fn with(mut self, frame: Frame<Bytes>) -> Result<Self, Pumped> {
+    pub(crate) fn with(mut self, frame: Frame<Bytes>) -> Self {
         match frame.into_data() {
-            Ok(data) => {
-                self.held = Some(data);
-                Ok(self)
-            }
-            Err(frame) => Err(self.send_trailers(frame)),
+            Ok(data) => self.held = Some(data),
+            Err(frame) => self.trailers = frame.into_trailers().ok(),
         }
+        self
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Pumped> {
@@ -61,10 +63,13 @@ where
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            if let Some(trailers) = self.trailers.take() {
+                return Poll::Ready(self.send_trailers(trailers));
+            }
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.held = Some(data),
-                    Err(frame) => return Poll::Ready(self.send_trailers(frame)),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
                 },
                 Poll::Ready(Some(Err(error))) => {
                     return Poll::Ready(Pumped::BodyFailed(body_error(error.into())));
@@ -117,11 +122,16 @@ where
         }
     }
 
-    fn send_trailers(&mut self, frame: Frame<Bytes>) -> Pumped {
-        if let Ok(trailers) = frame.into_trailers() {
-            // A stream that is closed does not want them, and its response says why.
-            drop(self.stream.send_trailers(trailers));
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Pumped {
+        let (size, longest) = (fields_size(&trailers), self.connection.longest_head);
+        if longest < size {
+            return Pumped::BodyFailed(Status::resource_exhausted(format!(
+                "the trailers of the request are {size} bytes long, above the {longest} that are sent to node {} at {}",
+                self.connection.node, self.connection.address
+            )));
         }
+        // A stream that is closed does not want them, and its response says why.
+        drop(self.stream.send_trailers(trailers));
         Pumped::Done
     }
 }

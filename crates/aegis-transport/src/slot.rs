@@ -13,7 +13,7 @@ use http_body::Body;
 
 use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
 use crate::call_error::{CallError, Cause};
-use crate::head::{LONGEST, size, split};
+use crate::head::{size, split};
 use crate::lease::Lease;
 use crate::pump::{Pump, Pumped};
 use crate::sanitize::sanitize;
@@ -49,7 +49,8 @@ impl Slot {
     ///
     /// Of the request's URI only path and query count: `:scheme` is `https`, `:authority` the node's server name.
     /// `te: trailers` and the user agent are set (one that is there is kept, with ours after it).
-    /// A request with more than 60 KiB of metadata is not sent, since a server may end the connection for it.
+    /// A request with more metadata than the server's SETTINGS allow is not sent, since many servers end the connection for it;
+    /// where they say nothing, 60 KiB are the limit. Trailers of the request keep to it, too.
     /// A small body goes out together with the head. Of a longer one, the rest goes out as the peer gives window,
     /// and goes on after the response has begun; it stops, with a reset, when the response body has ended or was dropped.
     /// Interim responses (1xx) are skipped; a response that is neither 200 nor has a gRPC status is an error.
@@ -80,8 +81,9 @@ impl Slot {
         };
         let (head, mut body) = split(request, connection);
         let size = size(&head);
-        if LONGEST < size {
-            return Err(fail(Cause::LongHead { size }));
+        let longest = connection.longest_head;
+        if longest < size {
+            return Err(fail(Cause::LongHead { size, longest }));
         }
         let start = poll_fn(|cx| Poll::Ready(Start::of(&mut body, cx)))
             .await

@@ -79,12 +79,12 @@ impl Start {
             Self::Some(data, second) => {
                 drop(stream.send_data(data, false));
                 let pump = Pump::new(body, stream, Arc::clone(connection));
-                match second {
-                    Some(frame) => pump.with(frame).ok(),
-                    None => Some(pump),
-                }
+                Some(match second {
+                    Some(frame) => pump.with(frame),
+                    None => pump,
+                })
             }
-            Self::First(frame) => Pump::new(body, stream, Arc::clone(connection)).with(frame).ok(),
+            Self::First(frame) => Some(Pump::new(body, stream, Arc::clone(connection)).with(frame)),
             Self::Later => Some(Pump::new(body, stream, Arc::clone(connection))),
         }
     }

@@ -19,6 +19,7 @@ mod dialling;
 mod going_away;
 mod load;
 mod log;
+mod long_heads;
 mod never_sent;
 mod rude_status;
 mod silence;
