@@ -9,7 +9,7 @@ use protox::prost::Message;
 
 use super::{
     ProtoError,
-    elements::{Element, Elements, Key, Kind},
+    elements::{Element, Elements, First, Key, Kind},
     output,
     package::{self, Package},
 };
@@ -38,7 +38,9 @@ pub(super) fn find(directory: &Path, packages: &[Package]) -> Result<Vec<Break>,
         }
         Some(changed(key, element, now, &before, &after))
     });
-    let mut breaks: Vec<Break> = elements.chain(unreserved(&before, &after)).collect();
+    let mut breaks: Vec<Break> = elements.collect();
+    breaks.extend(unreserved(&before, &after));
+    breaks.extend(overtaken(&before, &after));
     breaks.sort_by(|a, b| a.file.cmp(&b.file));
     Ok(breaks)
 }
@@ -75,6 +77,7 @@ fn changed(
     });
     let remedy = match (now, renamed) {
         (Some(now), _) if now.number != before.number => "give it its number back",
+        (Some(_), _) if key.kind == Kind::Package => "move its files back",
         (Some(_), _) => "leave it as it was and add another beside it",
         (None, Some(_)) => "give it its name back",
         (None, None) => key.kind.remedy(),
@@ -118,6 +121,33 @@ fn unreserved(before: &Elements, after: &Elements) -> Vec<Break> {
                 remedy: Kind::ReservedName.remedy(),
             });
         }
+    }
+    breaks
+}
+
+/// Values that are still there and no longer the first where that counts.
+fn overtaken(before: &Elements, after: &Elements) -> Vec<Break> {
+    let mut breaks = Vec::new();
+    for ((key, of), name) in &before.first {
+        let Some(now) = after.first.get(&(key.clone(), *of)).filter(|now| *now != name) else {
+            continue;
+        };
+        let value = Key { kind: Kind::Value, name: format!("{}.{name}", key.name), ..key.clone() };
+        let Some(element) = after.by_key.get(&value) else { continue };
+        let role = match of {
+            First::OfNumber(number) if element.number == Some(*number) => {
+                "the first with its number"
+            }
+            // It has another number, which is said already.
+            First::OfNumber(_) => continue,
+            First::OfEnum => "the default of its enum",
+        };
+        breaks.push(Break {
+            file: element.file.clone(),
+            element: value.to_string(),
+            change: format!("was {role}, now `{now}` is"),
+            remedy: "put it first again",
+        });
     }
     breaks
 }

@@ -1,6 +1,6 @@
 //! Flattens files into the elements that peers and users of the stubs rely on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, slice};
 
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto,
@@ -8,7 +8,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-use super::names;
+use super::{names, package};
 
 /// What is declared, and its name within its package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,12 +43,23 @@ pub(super) struct Element {
     pub(super) number: Option<i32>,
 }
 
+/// For what the first of some values counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum First {
+    /// Aliases are one variant in Rust, which has its name.
+    OfNumber(i32),
+    /// An absent field has it, where it need not be 0.
+    OfEnum,
+}
+
 /// The elements of some files, and the numbers that no element may take.
 #[derive(Debug, Default)]
 pub(super) struct Elements {
     pub(super) by_key: BTreeMap<Key, Element>,
     /// By message or enum; first and last number of each range.
     pub(super) reserved: BTreeMap<Key, Vec<(i32, i32)>>,
+    /// By enum: the name that stands for a number, or for a field without one.
+    pub(super) first: BTreeMap<(Key, First), String>,
 }
 
 impl Elements {
@@ -65,7 +76,7 @@ impl Elements {
             scope.elements.by_key.entry(package).or_insert_with(|| Element {
                 file: file.name().to_owned(),
                 parent: None,
-                declaration: String::new(),
+                declaration: place(file),
                 number: None,
             });
             scope.file();
@@ -123,7 +134,8 @@ impl Scope<'_> {
         let proto3 = self.file.syntax() == "proto3";
         let mut scope = self.add(Kind::Message, message.name(), String::new(), None);
         for it in &message.field {
-            scope.add(Kind::Field, it.name(), field(it, Some(message), proto3), Some(it.number()));
+            let declaration = field(it, Some((&scope.full_name(), message)), proto3);
+            scope.add(Kind::Field, it.name(), declaration, Some(it.number()));
         }
         for nested in &message.nested_type {
             scope.message(nested);
@@ -140,10 +152,15 @@ impl Scope<'_> {
     }
 
     fn enumeration(&mut self, it: &EnumDescriptorProto) {
+        let proto3 = self.file.syntax() == "proto3";
         let mut scope = self.add(Kind::Enum, it.name(), String::new(), None);
         for value in &it.value {
             let declaration = format!("{} = {}", value.name(), value.number());
             scope.add(Kind::Value, value.name(), declaration, Some(value.number()));
+            scope.first(First::OfNumber(value.number()), value.name());
+            if !proto3 {
+                scope.first(First::OfEnum, value.name());
+            }
         }
         let ranges = it.reserved_range.iter().map(|it| (it.start(), it.end()));
         scope.reserve(&it.reserved_name, ranges.collect());
@@ -153,6 +170,19 @@ impl Scope<'_> {
         let proto3 = self.file.syntax() == "proto3";
         let declaration = format!("extend {} {{ {} }}", it.extendee(), field(it, None, proto3));
         self.add(Kind::Extension, it.name(), declaration, None);
+    }
+
+    fn first(&mut self, of: First, name: &str) {
+        let key = (self.parent.clone(), of);
+        self.elements.first.entry(key).or_insert_with(|| name.to_owned());
+    }
+
+    /// The name of the place in all of protobuf, without the dot before it.
+    fn full_name(&self) -> String {
+        match &*self.parent.package {
+            "" => self.parent.name.clone(),
+            package => format!("{package}.{}", self.parent.name),
+        }
     }
 
     fn reserve(&mut self, names: &[String], ranges: Vec<(i32, i32)>) {
@@ -187,10 +217,16 @@ impl Scope<'_> {
 }
 
 /// A field as a proto file declares it, with the oneof that it is in.
-fn field(field: &FieldDescriptorProto, message: Option<&DescriptorProto>, proto3: bool) -> String {
-    let entry = message.and_then(|message| names::map_entry(message, field));
-    let oneof = names::in_oneof(field)
-        .and_then(|index| message.and_then(|message| message.oneof_decl.get(index)));
+fn field(
+    field: &FieldDescriptorProto,
+    message: Option<(&str, &DescriptorProto)>,
+    proto3: bool,
+) -> String {
+    let entry = message.and_then(|(name, message)| names::map_entry(name, message, field));
+    let oneof = names::in_oneof(field).and_then(|index| {
+        let (_, message) = message?;
+        Some((message, message.oneof_decl.get(index)?.name()))
+    });
     let presence = match field.label() {
         _ if entry.is_some() => "",
         Label::Repeated => "repeated ",
@@ -209,7 +245,11 @@ fn field(field: &FieldDescriptorProto, message: Option<&DescriptorProto>, proto3
         },
     );
     let default = field.default_value.as_ref().map(|value| format!(" [default = {value}]"));
-    let oneof = oneof.map(|oneof| format!(" in oneof {}", oneof.name()));
+    let oneof = oneof.map(|(message, oneof)| {
+        let moved = names::oneof_type(message, oneof);
+        let moved = if moved.ends_with("OneOf") { format!(" ({moved})") } else { String::new() };
+        format!(" in oneof {oneof}{moved}")
+    });
     format!(
         "{presence}{kind} {} = {}{}{}",
         field.name(),
@@ -217,6 +257,15 @@ fn field(field: &FieldDescriptorProto, message: Option<&DescriptorProto>, proto3
         default.unwrap_or_default(),
         oneof.unwrap_or_default(),
     )
+}
+
+/// Where users of the stubs find a package, if its name does not say that.
+fn place(file: &FileDescriptorProto) -> String {
+    if file.package() != package::ROOT {
+        return String::new();
+    }
+    let path = package::path(file.package(), slice::from_ref(file)).unwrap_or_default();
+    format!("aegis_proto::{}", path.join("::"))
 }
 
 fn type_of(field: &FieldDescriptorProto) -> String {

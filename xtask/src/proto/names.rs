@@ -161,12 +161,7 @@ fn check_message(
         }
         let element = format!("oneof `{full}.{}`", oneof.name());
         fields.add(oneof.name().to_snake_case(), file, element.clone(), refusals);
-        let mut rust = oneof.name().to_upper_camel_case();
-        // The generator moves out of the way of nested types by itself.
-        if inner.0.contains_key(&rust) {
-            rust.push_str("OneOf");
-        }
-        inner.add(rust, file, element, refusals);
+        inner.add(oneof_type(message, oneof.name()), file, element, refusals);
     }
     if !inner.0.is_empty() {
         let module = message.name().to_snake_case();
@@ -181,11 +176,15 @@ fn check_accessors(
     message: &DescriptorProto,
     refusals: &mut Vec<String>,
 ) {
+    let parent = match file.package() {
+        "" => full.to_owned(),
+        package => format!("{package}.{full}"),
+    };
     let mut methods = Scope::default();
     for field in message.field.iter().filter(|field| in_oneof(field).is_none()) {
         let element = format!("field `{full}.{}`", field.name());
         let name = field.name().to_snake_case();
-        let entry = map_entry(message, field);
+        let entry = map_entry(&parent, message, field);
         let value = entry.map_or(Some(field), |entry| entry.field.get(1));
         let names = match (field.label(), value.map(FieldDescriptorProto::r#type)) {
             (_, Some(Type::Enum)) if entry.is_some() => {
@@ -270,13 +269,25 @@ fn check_service(
     }
 }
 
-/// The message of the entries of `field`, if that is a map.
+/// The message of the entries of `field`, if that is a map; `parent` is the
+/// full name of its message.
 pub(super) fn map_entry<'a>(
+    parent: &str,
     message: &'a DescriptorProto,
     field: &FieldDescriptorProto,
 ) -> Option<&'a DescriptorProto> {
-    let name = field.type_name().rsplit('.').next()?;
+    let name = field.type_name().strip_prefix('.')?.strip_prefix(parent)?.strip_prefix('.')?;
     message.nested_type.iter().find(|nested| is_entry(nested) && nested.name() == name)
+}
+
+/// What the type of a oneof is called in Rust: the generator moves out of the
+/// way of nested types by itself.
+pub(super) fn oneof_type(message: &DescriptorProto, oneof: &str) -> String {
+    let rust = oneof.to_upper_camel_case();
+    let messages = message.nested_type.iter().map(DescriptorProto::name);
+    let mut nested = messages.chain(message.enum_type.iter().map(EnumDescriptorProto::name));
+    let taken = nested.any(|nested| nested.to_upper_camel_case() == rust);
+    if taken { rust + "OneOf" } else { rust }
 }
 
 /// Whether no one wrote this message: the entries of a map are such.

@@ -9,7 +9,7 @@ use protox::prost::Message;
 use super::{ProtoError, source::Source};
 
 /// The package that needs no mention in a path: that of this project.
-const ROOT: &str = "aegis";
+pub(super) const ROOT: &str = "aegis";
 /// Modules of aegis-proto that are not made from a package.
 const TAKEN: [&str; 3] = ["convert", "generated", "packages"];
 
@@ -97,7 +97,7 @@ pub(super) fn group(sources: Vec<Source>) -> Result<Vec<Package>, ProtoError> {
 
 /// Where a package goes: its own segments without a leading `aegis`. The bare
 /// package `aegis` has none left and takes the directory of its files.
-fn path(package: &str, files: &[FileDescriptorProto]) -> Result<Vec<String>, String> {
+pub(super) fn path(package: &str, files: &[FileDescriptorProto]) -> Result<Vec<String>, String> {
     let file = files.first().map(FileDescriptorProto::name).unwrap_or_default();
     if package.is_empty() {
         return Err(format!("proto/{file}: no package: add `package {ROOT}.<name>.v1;`"));

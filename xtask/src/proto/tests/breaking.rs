@@ -191,6 +191,27 @@ fn another_number_or_name_breaks() {
 }
 
 #[test]
+fn a_value_that_is_no_longer_the_first_of_its_number_breaks() {
+    let aliases = |values| {
+        let text = format!("enum E {{ option allow_alias = true; E_UNSET = 0; {values} }}");
+        proto(&text)
+    };
+    let before = aliases("E_A = 1; E_B = 1; E_C = 1;");
+    // Stubs have one variant for each number, by the name that comes first.
+    check_files(
+        &[("a.proto", &before)],
+        &[("a.proto", &aliases("E_NEW = 1; E_A = 1; E_C = 1; E_B = 1;"))],
+        &[
+            "a.proto: value `E.E_A`: was the first with its number, now `E_NEW` is: put it first again",
+        ],
+    );
+    let workspace = Workspace::new(&[("a.proto", &before)]);
+    workspace.run(Mode::Write).unwrap();
+    workspace.write("a.proto", &aliases("E_D = 2; E_A = 1; E_C = 1; E_B = 1; E_NEW = 1;"));
+    workspace.run(Mode::Write).unwrap();
+}
+
+#[test]
 fn an_rpc_with_other_messages_or_streams_breaks() {
     let remedy = "leave it as it was and add another beside it";
     for (old, new, was, now) in [
@@ -310,6 +331,66 @@ fn proto2_breaks_by_its_own_rules() {
             &format!(
                 "a.proto: field `M.b`: was `optional int32 b = 2 [default = 3]`, now `optional int32 b = 2 [default = 4]`: {remedy}"
             ),
+        ],
+    );
+}
+
+#[test]
+fn the_first_value_of_a_proto2_enum_is_its_default() {
+    let proto2 = |values| {
+        format!(
+            "syntax = \"proto2\"; package aegis.a.v1; enum E {{ {values} }} message M {{ optional E e = 1; }}"
+        )
+    };
+    check_files(
+        &[("a.proto", &proto2("E_A = 1; E_B = 2; E_C = 3;"))],
+        &[("a.proto", &proto2("E_B = 2; E_A = 1; E_C = 3;"))],
+        &["a.proto: value `E.E_A`: was the default of its enum, now `E_B` is: put it first again"],
+    );
+    let workspace = Workspace::new(&[("a.proto", &proto2("E_A = 1; E_B = 2; E_C = 3;"))]);
+    workspace.run(Mode::Write).unwrap();
+    workspace.write("a.proto", &proto2("E_A = 1; E_C = 3; E_B = 2; E_D = 0;"));
+    workspace.run(Mode::Write).unwrap();
+}
+
+#[test]
+fn the_bare_package_stays_where_its_users_find_it() {
+    let bare = "syntax = \"proto3\"; package aegis; message M {}";
+    check_files(
+        &[("mesh/a.proto", bare)],
+        &[("net/a.proto", bare)],
+        &[
+            "net/a.proto: package `aegis`: was `aegis_proto::mesh`, now `aegis_proto::net`: move its files back",
+        ],
+    );
+}
+
+#[test]
+fn a_field_is_a_map_only_by_its_own_entries() {
+    let other = proto("message Box { message ByNameEntry {} }").replace("aegis.a.v1", "aegis.b.v1");
+    let before = proto(
+        "import \"b.proto\"; message M { map<string, M> by_name = 1; aegis.b.v1.Box.ByNameEntry one = 2; }",
+    );
+    let after =
+        before.replace("aegis.b.v1.Box.ByNameEntry one", "repeated aegis.b.v1.Box.ByNameEntry one");
+    check_files(
+        &[("a.proto", &before), ("b.proto", &other)],
+        &[("a.proto", &after), ("b.proto", &other)],
+        &[
+            "a.proto: field `M.one`: was `aegis.b.v1.Box.ByNameEntry one = 2`, now `repeated aegis.b.v1.Box.ByNameEntry one = 2`: \
+           leave it as it was and add another beside it",
+        ],
+    );
+}
+
+#[test]
+fn a_oneof_whose_type_gets_another_name_breaks() {
+    check(
+        "message Inner { bool yes = 1; }",
+        "message Inner { bool yes = 1; } message Choice {}",
+        &[
+            "field `M.left`: was `string left = 5 in oneof choice`, now `string left = 5 in oneof choice (ChoiceOneOf)`: leave it as it was and add another beside it",
+            "field `M.right`: was `int64 right = 6 in oneof choice`, now `int64 right = 6 in oneof choice (ChoiceOneOf)`: leave it as it was and add another beside it",
         ],
     );
 }
