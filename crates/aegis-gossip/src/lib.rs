@@ -88,6 +88,4 @@ pub use inbox::Counters;
 #[cfg(feature = "server")]
 pub use member::{Acknowledged, Member, MemberStatus};
 pub use observer::Observer;
-#[cfg(feature = "server")]
-pub use service::DirectoryHandler;
 pub use settings::Settings;

@@ -1,15 +1,18 @@
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use aegis_core::Address;
-use aegis_proto::mesh::v1::directory_service_server::DirectoryServiceServer;
 use aegis_tls::Tls;
 use aegis_topology::{Description, Directory, Instance, NodeState, Precedence, SyncState};
 use aegis_transport::Connections;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
 
 use crate::Observer;
 use crate::conflict::Conflict;
@@ -19,9 +22,7 @@ use crate::own::Own;
 use crate::peers::Peers;
 use crate::seeds::{Seeds, warn_while_alone};
 use crate::watchers::Watchers;
-use crate::{
-    Counters, DirectoryHandler, PublishError, Settings, SyncError, conflict, replicate, tasks,
-};
+use crate::{Counters, PublishError, Settings, SyncError, conflict, replicate, tasks};
 
 /// A node with a record of its own in the mesh's directory: publishes it, keeps its copy of the directory equal to
 /// that of its peers, and serves both.
@@ -114,8 +115,23 @@ impl Member {
         self.shared.core.directory()
     }
 
-    /// The service that answers peers, to be registered at the server; it takes callers of the own trust domain only.
-    pub fn service(&self) -> DirectoryServiceServer<DirectoryHandler> {
+    /// The service that answers peers, `aegis.mesh.v1.DirectoryService`: a handler as generated code makes them.
+    ///
+    /// Callers of another trust domain get `FAILED_PRECONDITION`, those without a certificate `UNAUTHENTICATED`.
+    pub fn service(
+        &self,
+    ) -> impl Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send + 'static,
+    >
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    + use<> {
         crate::service::server(Arc::clone(&self.shared))
     }
 

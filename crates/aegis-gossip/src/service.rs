@@ -25,10 +25,9 @@ const RUNNING: usize = 4;
 
 /// Answers peers: syncs with members, and shows the directory to those that follow it.
 ///
-/// Made by [`Member::service`](crate::Member::service). Callers of another trust domain get `FAILED_PRECONDITION`,
-/// those without a certificate `UNAUTHENTICATED`.
+/// Callers of another trust domain get `FAILED_PRECONDITION`, those without a certificate `UNAUTHENTICATED`.
 #[derive(Debug)]
-pub struct DirectoryHandler {
+pub(crate) struct DirectoryHandler {
     shared: Arc<Shared>,
     running: Arc<Mutex<HashMap<NodeId, usize>>>,
 }

@@ -1,9 +1,7 @@
 //! A few nodes on loopback: the service of a member behind a plain tonic server.
 
 use std::net::TcpListener;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aegis_core::{Address, NodeId, ServiceInfo, SpiffeId};
@@ -13,19 +11,17 @@ use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_proto::mesh::v1::directory_service_server::{DirectoryService, DirectoryServiceServer};
 use aegis_testing::TestCa;
-use aegis_tls::{Caller, ServerStream, Tls};
+use aegis_tls::Tls;
 use aegis_topology::{
     Description, Directory, Instance, Label, NodeState, Precedence, Record, ServiceEntry,
     SignedRecord, Snapshot, Timestamp,
 };
 use aegis_transport::{Connections, Link, Target, Tcp};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tonic::transport::server::{Connected, Server};
+use tonic::transport::server::{Router, Server};
 
 pub(crate) static IDENTITY: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 pub(crate) const SOON: Duration = Duration::from_secs(2);
@@ -59,7 +55,8 @@ impl Node {
         let tls = ca.tls(id, "worker");
         let member = Member::new(tls.clone(), connections(&tls), settings);
         let server = Killable::new();
-        server.0.as_ref().unwrap().spawn(serve(listener, tls.clone(), member.service()));
+        let services = Server::builder().add_service(member.service());
+        server.0.as_ref().unwrap().spawn(serve(listener, tls.clone(), services));
         member.start(describe(&address), seeds.iter().map(|it| (*it).clone())).unwrap();
         Self { member, address, tls, _server: server }
     }
@@ -80,8 +77,8 @@ impl Stranger {
         let listener = listen("127.0.0.1:0").await;
         let address = Address::from(listener.local_addr().unwrap());
         let server = Killable::new();
-        let service = DirectoryServiceServer::new(service);
-        server.0.as_ref().unwrap().spawn(serve(listener, tls.clone(), service));
+        let services = Server::builder().add_service(DirectoryServiceServer::new(service));
+        server.0.as_ref().unwrap().spawn(serve(listener, tls.clone(), services));
         Self { address, _server: server }
     }
 }
@@ -207,11 +204,7 @@ pub(crate) fn state(directory: &Directory, id: &str) -> Option<NodeState> {
     directory.snapshot().node(&NodeId::new(id).unwrap()).map(|node| node.state())
 }
 
-async fn serve<S: DirectoryService>(
-    listener: TcpListener,
-    tls: Tls,
-    service: DirectoryServiceServer<S>,
-) {
+async fn serve(listener: TcpListener, tls: Tls, services: Router) {
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let (accepted, incoming) = mpsc::channel(16);
     let accepting = async move {
@@ -219,9 +212,8 @@ async fn serve<S: DirectoryService>(
         while let Ok((stream, _)) = listener.accept().await {
             let (tls, accepted) = (tls.clone(), accepted.clone());
             handshakes.spawn(async move {
-                if let Ok(secure) = tls.accept(stream).await {
-                    let conn = Secure { stream: secure.stream, caller: secure.caller };
-                    drop(accepted.send(Ok::<_, std::io::Error>(conn)).await);
+                if let Ok(connection) = tls.accept(stream).await {
+                    drop(accepted.send(Ok::<_, std::io::Error>(connection)).await);
                 }
             });
         }
@@ -229,48 +221,6 @@ async fn serve<S: DirectoryService>(
     let incoming = futures_util::stream::unfold(incoming, |mut incoming| async {
         incoming.recv().await.map(|next| (next, incoming))
     });
-    let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
+    let serving = services.serve_with_incoming(incoming);
     tokio::join!(accepting, serving).1.unwrap();
-}
-
-struct Secure {
-    stream: ServerStream<TcpStream>,
-    caller: Caller,
-}
-
-impl Connected for Secure {
-    /// tonic puts it into the extensions of each request.
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Secure {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Secure {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
