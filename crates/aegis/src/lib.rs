@@ -103,7 +103,8 @@
 //! # Stability
 //!
 //! Before 1.0 any release may change the API. The minimum Rust version is 1.89.
-//! Types of tonic, http, bytes, tower and rustls-pki-types are part of the contract; no other foreign type is.
+//! Types and traits of tonic, http, http-body, bytes, serde, tower and rustls-pki-types are part of the contract, and tokio's
+//! byte streams in `tls`; nothing else that is foreign is.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
