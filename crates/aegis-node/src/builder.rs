@@ -41,6 +41,7 @@ pub struct NodeBuilder {
     registry: Registry,
     limits: Limits,
     drain_timeout: Duration,
+    probe: Option<String>,
     network: Arc<dyn Network>,
 }
 
@@ -57,6 +58,7 @@ impl Default for NodeBuilder {
             registry: Registry::default(),
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(20),
+            probe: None,
             network: Arc::new(Tcp::default()),
         }
     }
@@ -260,6 +262,42 @@ impl NodeBuilder {
         self
     }
 
+    /// Where to answer `/livez` and `/readyz` over plain HTTP, `host:port` (default: nowhere): for a kubelet, which has
+    /// no client certificate. Port 0 lets the system choose; [`Server::probe_addr`](crate::Server::probe_addr) tells it.
+    ///
+    /// `/livez` is 200 while the node's server runs. `/readyz` is 200 while it takes calls and is not
+    /// [unhealthy](crate::Health::set), and 503 with a word why otherwise: `starting`, `draining`, `unhealthy`. During a
+    /// drain it is so before anything else happens, and until the end. Any other path is 404, and only `GET` and `HEAD`
+    /// are answered.
+    ///
+    /// It asks nobody who they are, and tells nothing else. One request is answered per connection, of 8 KiB at most;
+    /// a connection lives for 2 s at most, and of more than 64 the oldest is closed.
+    ///
+    /// ```
+    /// use aegis_testing::TestMesh;
+    /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    /// use tokio::net::TcpStream;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = TestMesh::loopback();
+    /// let server = mesh.serve("morpheus-1", |node| node.probe("127.0.0.1:0")).await;
+    /// let address = server.probe_addr().ok_or("no probe")?;
+    ///
+    /// // As a kubelet does, or curl.
+    /// let mut http = TcpStream::connect(address).await?;
+    /// http.write_all(b"GET /readyz HTTP/1.1\r\nhost: morpheus-1\r\n\r\n").await?;
+    /// let mut answer = String::new();
+    /// http.read_to_string(&mut answer).await?;
+    /// assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn probe(mut self, address: impl Into<String>) -> Self {
+        self.probe = Some(address.into());
+        self
+    }
+
     /// What stands for the network; for tests.
     #[doc(hidden)]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
@@ -299,12 +337,21 @@ impl NodeBuilder {
             .address
             .as_ref()
             .and_then(|address| note(&mut mistakes, name("address", address.parse::<Address>())));
+        let probe = self
+            .probe
+            .as_ref()
+            .and_then(|address| note(&mut mistakes, name("probe", address.parse::<Address>())));
+        if let (Some(probe), Some(bind)) = (&probe, &bind)
+            && meet(probe, bind)
+        {
+            mistakes.push(BuildError::Probe { address: probe.clone() });
+        }
         let advertised = parse_all(&mut mistakes, "advertise_address", &self.advertise);
         let seeds = parse_all(&mut mistakes, "join", &self.seeds);
         if let Some(mistake) = bind.as_ref().and_then(|bind| unreachable(bind, &advertised)) {
             mistakes.push(mistake);
         }
-        if self.address.is_none() && self.registry.has_services() {
+        if self.address.is_none() && (self.registry.has_services() || self.probe.is_some()) {
             mistakes.push(BuildError::NoAddress);
         }
         let (routes, entries) = self.registry.table(&mut mistakes);
@@ -336,6 +383,7 @@ impl NodeBuilder {
                 routes,
                 limits: self.limits,
                 drain_timeout: self.drain_timeout,
+                probe,
                 network: self.network,
             })),
             (Some(error), ..) => Err(error),
@@ -379,6 +427,13 @@ fn unreachable(bind: &Address, advertised: &[Address]) -> Option<BuildError> {
         advertised.iter().find(unspecified)
     };
     bad.map(|address| BuildError::Advertise { address: address.clone() })
+}
+
+/// Whether two listeners would want the same socket.
+fn meet(one: &Address, other: &Address) -> bool {
+    let everywhere = |it: &Address| it.ip().is_some_and(|ip| ip.to_canonical().is_unspecified());
+    let same_host = one.host() == other.host() || everywhere(one) || everywhere(other);
+    one.port() != 0 && one.port() == other.port() && same_host
 }
 
 fn load(options: TlsOptions, subject: &Subject) -> Result<Tls, BuildError> {

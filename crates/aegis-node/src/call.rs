@@ -40,7 +40,7 @@ pub(crate) async fn serve(
         Ok(timeout) => timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         Err(error) => {
             let answer = Status::invalid_argument(error.to_string()).into_http();
-            return write(answer, respond, shared, &mut End::new(None, &shared.terminate)).await;
+            return write(answer, respond, shared, &mut End::new(None, shared)).await;
         }
     };
     // Pinned here, since a future of this size is not moved for nothing.
@@ -60,7 +60,7 @@ async fn run(
     shared: &Shared,
     deadline: Option<Instant>,
 ) {
-    let mut end = End::new(deadline, &shared.terminate);
+    let mut end = End::new(deadline, shared);
     let response = match handler {
         Err(refusal) => refusal.into_response(),
         // Nobody waits for what a handler would do now.

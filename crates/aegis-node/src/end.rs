@@ -3,22 +3,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::WaitForCancellationFuture;
 use tonic::Status;
+
+use crate::connection::Shared;
 
 /// What ends a call from outside: its deadline, or the server's last word.
 pub(crate) struct End<'a> {
     deadline: Option<Pin<Box<Sleep>>>,
-    // Borrowed, since a clone takes a lock that all calls share.
-    terminate: &'a CancellationToken,
+    // Its token is borrowed, since a clone takes a lock that all calls share.
+    shared: &'a Shared,
     /// Made at the first wait: most calls never wait.
     terminated: Option<Pin<Box<WaitForCancellationFuture<'a>>>>,
 }
 
 impl<'a> End<'a> {
-    pub(crate) fn new(deadline: Option<Instant>, terminate: &'a CancellationToken) -> Self {
+    pub(crate) fn new(deadline: Option<Instant>, shared: &'a Shared) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Self { deadline, terminate, terminated: None }
+        Self { deadline, shared, terminated: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
@@ -27,9 +29,11 @@ impl<'a> End<'a> {
         {
             return Poll::Ready(late());
         }
-        let terminate = self.terminate;
-        let terminated = self.terminated.get_or_insert_with(|| Box::pin(terminate.cancelled()));
+        let shared = self.shared;
+        let terminated =
+            self.terminated.get_or_insert_with(|| Box::pin(shared.terminate.cancelled()));
         terminated.as_mut().poll(cx).map(|()| {
+            shared.counters.terminated.add(1);
             Status::unavailable(
                 "this node is closing the connection: the time for calls to end has passed",
             )

@@ -40,9 +40,9 @@ pub enum BuildError {
         /// The gRPC service name.
         grpc_service: String,
     },
-    /// Handlers were given, but no address that they could be called at.
+    /// Handlers or a probe were given, but no address that the node could be called at.
     #[error(
-        "the node has services, but no address to listen on: name one with address, or leave the services out"
+        "the node has services or a probe, but no address to listen on: name one with address, or leave them out"
     )]
     NoAddress,
     /// A node needs an id.
@@ -64,6 +64,12 @@ pub enum BuildError {
     Label {
         /// What is wrong.
         source: aegis_topology::InvalidLabel,
+    },
+    /// The probe was given the address that the node itself listens on.
+    #[error("the probe cannot listen on {address}, since the node does: give it a port of its own")]
+    Probe {
+        /// The address in question.
+        address: Address,
     },
     /// A handler has a gRPC name that this library serves itself.
     #[error("{grpc_service} is reserved: aegis serves it")]
@@ -133,7 +139,7 @@ pub enum StartError {
         /// The node.
         node: NodeId,
     },
-    /// The address could not be bound. The operator has to free or change it.
+    /// The address, or that of the probe, could not be bound. The operator has to free or change it.
     #[error("cannot listen on {address}")]
     Bind {
         /// The address.
@@ -168,6 +174,12 @@ impl fmt::Debug for StartError {
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// A second signal came before the node had left the mesh; it ended at once. Whoever sent the signal wanted that.
+    #[error("a second signal ended the node before its shutdown was done (calls cut: {calls})")]
+    Forced {
+        /// How many calls were under way, and ended with `UNAVAILABLE`.
+        calls: u64,
+    },
     /// The accept loop ended by itself, which is a bug in aegis: please report it.
     #[error("the server stopped by itself")]
     Stopped {

@@ -41,15 +41,26 @@ pub struct Health {
 #[derive(Debug)]
 struct State {
     report: HealthReport,
-    listening: bool,
+    phase: Phase,
     /// Grows with each change.
     revision: u64,
 }
 
 impl State {
     fn serving(&self) -> bool {
-        self.listening && self.report.status != HealthStatus::Unhealthy
+        self.phase == Phase::Serving && self.report.status != HealthStatus::Unhealthy
     }
+}
+
+/// Where a node stands between its start and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It does not listen yet.
+    Starting,
+    /// It takes calls.
+    Serving,
+    /// It has begun to leave.
+    Draining,
 }
 
 /// What a node says about its health.
@@ -101,7 +112,7 @@ impl Health {
         Self {
             reporter,
             names,
-            state: Arc::new(Mutex::new(State { report, listening: false, revision: 0 })),
+            state: Arc::new(Mutex::new(State { report, phase: Phase::Starting, revision: 0 })),
         }
     }
 
@@ -112,7 +123,8 @@ impl Health {
     /// If dropped, some names may not have been told yet; the next call tells them.
     pub async fn set(&self, status: HealthStatus, message: impl Into<String>) {
         let report = HealthReport { status, message: message.into(), since: SystemTime::now() };
-        self.change(|state| state.report = report).await;
+        self.change(|state| state.report = report);
+        self.tell().await;
     }
 
     /// What was said last, or that nothing was said, since the node was built.
@@ -120,17 +132,25 @@ impl Health {
         self.state().report.clone()
     }
 
-    /// The server has begun to listen, or begins to drain.
-    pub(crate) async fn set_listening(&self, listening: bool) {
-        self.change(|state| state.listening = listening).await;
+    /// Notes where the server stands; [`tell`](Self::tell) tells it on.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.change(|state| state.phase = phase);
     }
 
-    async fn change(&self, change: impl FnOnce(&mut State)) {
-        {
-            let mut state = self.state();
-            change(&mut state);
-            state.revision += 1;
-        }
+    /// Where the server stands, and how its owner says it is.
+    pub(crate) fn now(&self) -> (Phase, HealthStatus) {
+        let state = self.state();
+        (state.phase, state.report.status)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        state.revision += 1;
+    }
+
+    /// Tells health checks and watchers what was noted last.
+    pub(crate) async fn tell(&self) {
         // Whoever told an old state while it changed tells the new one too, so that the last word is never old.
         let mut told = None;
         loop {
@@ -169,7 +189,8 @@ mod tests {
             let reporter = HealthReporter::new();
             let service = HealthService::from_health_reporter(reporter.clone());
             let health = Health::new(reporter, ["pkg.A", "pkg.B"]);
-            health.set_listening(true).await;
+            health.enter(Phase::Serving);
+            health.tell().await;
             let mut changes = tokio::task::JoinSet::new();
             for status in [HealthStatus::Healthy, HealthStatus::Unhealthy, HealthStatus::Unknown] {
                 let health = health.clone();

@@ -1,5 +1,6 @@
 use std::any::Any;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -16,10 +17,11 @@ use crate::builder::NodeBuilder;
 use crate::dispatch::{Route, Routes};
 use crate::error::StartError;
 use crate::handler::Handler;
-use crate::health::Health;
+use crate::health::{Health, Phase};
 use crate::limits::Limits;
 use crate::mesh_service::Mesh;
 use crate::peers::Peers;
+use crate::probe::Probe;
 use crate::server::{Server, Serving};
 use crate::stats::Counters;
 use crate::usage::ServiceUsage;
@@ -45,6 +47,7 @@ pub(crate) struct Parts {
     pub(crate) routes: Routes,
     pub(crate) limits: Limits,
     pub(crate) drain_timeout: Duration,
+    pub(crate) probe: Option<Address>,
     pub(crate) network: Arc<dyn Network>,
 }
 
@@ -227,6 +230,32 @@ impl Node {
         if matches!(*self.role(), Role::Member) {
             return Err(StartError::AlreadyStarted { node: parts.id.clone() });
         }
+        // A start that was given up has left it further on.
+        inner.health.enter(Phase::Starting);
+        // First, since it says how far the rest is.
+        let mut probe = None;
+        if let Some(address) = &parts.probe {
+            let failed = |source| StartError::Bind { address: address.clone(), source };
+            let health = inner.health.clone();
+            probe = Some(Probe::bind(&*parts.network, address, health).await.map_err(failed)?);
+        }
+        let listening = self.listen(bind);
+        let (listener, local, description) = match &mut probe {
+            Some(probe) => probe.beside(listening).await?,
+            None => listening.await?,
+        };
+        // Here nothing waits any more: from here on nothing can be interrupted half-way.
+        let serving = self.serve(listener, description, probe)?;
+        tracing::info!(node = %parts.id, address = %local, "listening");
+        Ok(Server::new(self.clone(), local, serving))
+    }
+
+    /// Binds the address and tells that the node takes calls, which it will when nothing further goes wrong.
+    async fn listen(
+        &self,
+        bind: &Address,
+    ) -> Result<(Box<dyn Listener>, SocketAddr, Description), StartError> {
+        let parts = &self.0.parts;
         let failed = |source| StartError::Bind { address: bind.clone(), source };
         let listener = parts.network.bind(bind).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
@@ -236,11 +265,9 @@ impl Node {
             parts.description.services().iter().cloned(),
         )
         .map_err(|error| StartError::Publish { source: error.into() })?;
-        // The last wait: from here on nothing can be interrupted half-way.
-        inner.health.set_listening(true).await;
-        let serving = self.serve(listener, description)?;
-        tracing::info!(node = %parts.id, address = %local, "listening");
-        Ok(Server::new(self.clone(), local, serving))
+        self.0.health.enter(Phase::Serving);
+        self.0.health.tell().await;
+        Ok((listener, local, description))
     }
 
     /// Accepts connections, then becomes a member: peers may dial as soon as they see the record.
@@ -248,6 +275,7 @@ impl Node {
         &self,
         listener: Box<dyn Listener>,
         description: Description,
+        probe: Option<Probe>,
     ) -> Result<Serving, StartError> {
         let inner = &self.0;
         let parts = &inner.parts;
@@ -282,8 +310,12 @@ impl Node {
             .start(description, parts.seeds.iter().cloned())
             .map_err(|error| StartError::Publish { source: error.into() })?;
         *role = Role::Member;
+        // Another start may have begun meanwhile, and failed.
+        inner.health.enter(Phase::Serving);
+        let probe = probe.map(|probe| probe.spawn(task.abort_handle()));
         Ok(Serving {
             task,
+            probe,
             stages,
             counters,
             membership: Membership(Arc::clone(&inner.view)),

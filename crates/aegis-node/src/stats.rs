@@ -19,6 +19,8 @@ pub struct ServerStats {
     pub over_limit: u64,
     /// Calls received, those included that no handler got to see.
     pub calls: u64,
+    /// Calls that the server ended with `UNAVAILABLE`: the time to drain, or the grace of an old connection, was over.
+    pub terminated: u64,
     /// Client certificates read: one for each handshake that came to it, refused ones among them, and none for a call.
     pub certificates_parsed: u64,
 }
@@ -31,7 +33,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -44,6 +46,7 @@ pub(crate) struct Counters {
     pub(crate) evicted: Counter,
     pub(crate) over_limit: Counter,
     pub(crate) calls: Counter,
+    pub(crate) terminated: Counter,
 }
 
 impl Counters {
@@ -55,6 +58,7 @@ impl Counters {
             evicted: self.evicted.get(),
             over_limit: self.over_limit.get(),
             calls: self.calls.get(),
+            terminated: self.terminated.get(),
             certificates_parsed,
         }
     }

@@ -126,26 +126,6 @@ async fn what_a_peer_sends_before_it_reads_the_end_does_not_reset_the_connection
     assert_eq!(lab.seen.calls(), 1);
 }
 
-#[tokio::test]
-async fn a_peer_that_reads_nothing_holds_the_end_for_a_second() {
-    let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(STEP)).await;
-    let mut frames = Frames::connect(mesh.ca(), "deaf", server.local_addr()).await;
-    // Windows without end, so that only the socket is full.
-    let window = ((1_u32 << 31) - 1).to_be_bytes();
-    frames.send(Kind::Settings, 0, 0, &[&[0, 4], &window[..]].concat()).await;
-    frames.send(Kind::WindowUpdate, 0, 0, &((1_u32 << 31) - 65_536).to_be_bytes()).await;
-    frames
-        .send(Kind::Headers, END_HEADERS | END_STREAM, 1, &request_block("/test.Lab/Events"))
-        .await;
-    eventually(LIMIT, || if lab.seen.calls() == 1 { Ok(()) } else { Err("not called") }).await;
-
-    let began = Instant::now();
-    server.shutdown().await.unwrap();
-    let took = began.elapsed();
-    assert!((STEP..STEP + Duration::from_millis(1_500)).contains(&took), "{took:?}");
-    frames.rest().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_under_load_fails_no_call_that_was_processed() {
     let (mesh, server, lab) = node_with(Limits::default(), |node| node.drain_timeout(LIMIT)).await;

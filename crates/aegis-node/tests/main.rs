@@ -7,6 +7,7 @@
 //! | `connections`, `over_limit` | `caps::*` |
 //! | `accepted`, `calls`, `certificates_parsed` | `surface::each_counter_counts` |
 //! | `refused` | `handshakes::a_peer_that_does_not_get_in_is_counted_and_named_once` |
+//! | `terminated` | `shutdown::calls_that_outlive_an_old_connection_end_unavailable_and_are_counted` |
 //! | `evicted` | `handshakes::silent_peers_keep_nobody_out` |
 
 #![expect(
@@ -27,7 +28,9 @@ mod floods;
 mod handshakes;
 mod in_place;
 mod keepalive;
+mod probe;
 mod requests;
+mod shutdown;
 mod signals;
 mod support;
 mod surface;

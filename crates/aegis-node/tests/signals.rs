@@ -1,5 +1,6 @@
 //! A process that is told to end.
 
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use aegis_testing::eventually;
@@ -9,10 +10,8 @@ use tokio::time::timeout;
 
 use crate::support::{Child, LIMIT, Peer, post};
 
-/// Waits for a good end of the process.
-async fn ended(child: &mut Child) {
-    let status = eventually(LIMIT, || child.ended().ok_or("it still runs")).await;
-    assert!(status.success(), "{status}");
+async fn ended(child: &mut Child) -> ExitStatus {
+    eventually(LIMIT, || child.ended().ok_or("it still runs")).await
 }
 
 #[tokio::test]
@@ -23,13 +22,14 @@ async fn one_signal_ends_an_idle_server() {
         peer.ask().await;
         let began = Instant::now();
         child.signal(signal);
-        ended(&mut child).await;
+        let status = ended(&mut child).await;
+        assert!(status.success(), "{status}");
         assert!(began.elapsed() < Duration::from_secs(3), "{signal}: {:?}", began.elapsed());
     }
 }
 
 #[tokio::test]
-async fn a_second_signal_does_not_wait_for_calls() {
+async fn a_second_signal_does_not_wait_for_calls_and_the_exit_status_tells() {
     let mut child = Child::start();
     let peer = Peer::connect(&child.ca, "peer", child.address).await;
     let (running, mut stream) = peer.open(post("Forever")).await.unwrap();
@@ -43,7 +43,14 @@ async fn a_second_signal_does_not_wait_for_calls() {
     assert!(timeout(Duration::from_millis(200), &mut running).await.is_err(), "the call ended");
     assert!(child.ended().is_none());
 
+    let began = Instant::now();
     child.signal("-TERM");
-    assert!(timeout(LIMIT, running).await.expect("the call goes on").is_err());
-    ended(&mut child).await;
+    // Not cancelled: nobody has given the call up.
+    let answer = timeout(LIMIT, running).await.expect("the call goes on").unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "14", "{answer:?}");
+    let status = ended(&mut child).await;
+    assert!(!status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let text = child.rest();
+    assert!(text.contains("calls cut: 1"), "{text}");
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::{self, Command, Stdio};
 
 use aegis_core::ServiceInfo;
-use aegis_node::Node;
+use aegis_node::{Node, ServeError};
 use aegis_testing::TestCa;
 use aegis_tls::TlsOptions;
 
@@ -18,10 +18,12 @@ const LISTENING: &str = "listening on ";
 const PAGE: u64 = 4_096;
 
 /// What the child runs: this binary again, with this test alone. Without its environment it has nothing to do.
+///
+/// It returns the outcome as a `main` would.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn serve_in_a_child() {
+async fn serve_in_a_child() -> Result<(), ServeError> {
     if std::env::var_os(KEY).is_none() {
-        return;
+        return Ok(());
     }
     let info: ServiceInfo = LAB_V1;
     let node = Node::builder()
@@ -34,14 +36,16 @@ async fn serve_in_a_child() {
         .unwrap();
     let server = node.start().await.unwrap();
     println!("\n{LISTENING}{}", server.local_addr());
-    server.run_until_signal().await.unwrap();
+    let outcome = server.run_until_signal().await;
+    println!("\n{outcome:?}");
+    outcome
 }
 
 /// A serving process; killed when dropped.
 pub(crate) struct Child {
     process: process::Child,
     /// Open, so that what it prints at its end fails nothing.
-    _stdout: BufReader<process::ChildStdout>,
+    stdout: BufReader<process::ChildStdout>,
     pub(crate) ca: TestCa,
     pub(crate) address: SocketAddr,
 }
@@ -72,12 +76,19 @@ impl Child {
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix(LISTENING)?.parse().ok())
             .expect("the child does not listen");
-        Self { process, _stdout: stdout, ca, address }
+        Self { process, stdout, ca, address }
     }
 
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// What it printed since it listens; waits for its end.
+    pub(crate) fn rest(&mut self) -> String {
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).unwrap();
+        text
     }
 
     /// How the process ended, if it did.

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use aegis_testing::TestCa;
 use aegis_tls::ClientStream;
+use aegis_transport::BoxIo;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{LIMIT, tls};
@@ -47,8 +47,8 @@ impl Frame {
 
 /// A client's end of a connection, frame by frame; it answers nothing by itself.
 pub(crate) struct Frames {
-    read: ReadHalf<ClientStream<TcpStream>>,
-    write: WriteHalf<ClientStream<TcpStream>>,
+    read: ReadHalf<ClientStream<BoxIo>>,
+    write: WriteHalf<ClientStream<BoxIo>>,
 }
 
 impl Frames {
@@ -57,7 +57,7 @@ impl Frames {
         Self::over(tls(ca, id, address).await.unwrap()).await
     }
 
-    pub(crate) async fn over(io: ClientStream<TcpStream>) -> Self {
+    pub(crate) async fn over(io: ClientStream<BoxIo>) -> Self {
         let (read, write) = split(io);
         let mut frames = Self { read, write };
         frames.write(PREFACE).await;
@@ -144,7 +144,7 @@ impl Frames {
     }
 }
 
-async fn pour(write: &mut WriteHalf<ClientStream<TcpStream>>, bytes: &[u8]) -> bool {
+async fn pour(write: &mut WriteHalf<ClientStream<BoxIo>>, bytes: &[u8]) -> bool {
     let pouring = async {
         write.write_all(bytes).await?;
         write.flush().await

@@ -14,7 +14,7 @@ pub(crate) use child::Child;
 pub(crate) use frames::{ACK, END_HEADERS, END_STREAM, Frames, Kind, put, request_block};
 pub(crate) use lab::{Lab, message};
 pub(crate) use log::listen;
-pub(crate) use peer::{Answer, Peer, dial, post, read, tls};
+pub(crate) use peer::{Answer, Peer, dial, post, read, tls, tls_in};
 
 /// Far longer than anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
