@@ -1,6 +1,7 @@
 //! A unary call of 64 bytes, answered at once.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::figures::{Ratio, Round, median};
+use super::figures::{Ratio, Round, tenths};
 use super::programs::{Programs, Server};
 use super::{BenchError, Plan};
 
@@ -25,6 +26,35 @@ impl Compared {
     fn ratio(&self, figure: impl Fn(&Round) -> f64) -> Ratio {
         Ratio::of(&self.aegis, &self.raw, figure)
     }
+
+    /// For whoever wants to know what the ratios are of.
+    fn detail(&self) -> Value {
+        let system = |rounds: &[Round]| {
+            let middle = Round::middle(rounds);
+            json!({
+                "per_second": middle.per_second.round(),
+                "p50_us": tenths(middle.p50),
+                "p99_us": tenths(middle.p99),
+                "cpu_us": tenths(middle.cpu),
+            })
+        };
+        let ratio = |figure: fn(&Round) -> f64| self.ratio(figure).detail();
+        json!({
+            "in_flight": self.in_flight,
+            "raw": system(&self.raw),
+            "aegis": system(&self.aegis),
+            "throughput_ratio": ratio(|round| round.per_second),
+            "p50_ratio": ratio(|round| round.p50),
+            "p99_ratio": ratio(|round| round.p99),
+            "cpu_ratio": ratio(|round| round.cpu),
+        })
+    }
+}
+
+/// The rounds with the client on one runtime.
+struct Measured<'a> {
+    runtime: &'a str,
+    compared: Vec<Compared>,
 }
 
 pub(super) fn run(workspace: &Path, plan: &Plan) -> Result<(), BenchError> {
@@ -33,22 +63,26 @@ pub(super) fn run(workspace: &Path, plan: &Plan) -> Result<(), BenchError> {
     let outcome = measure(workspace, &certificates, plan);
     // What is left of it is a development CA that nothing trusts.
     drop(fs::remove_dir_all(&certificates));
-    let lines = outcome?;
+    let measured = outcome?;
     if plan.save {
-        save(workspace, plan, &lines, started)?;
+        save(workspace, plan, &measured, started)?;
     }
     if plan.json {
-        for line in &lines {
-            print(line);
+        for Measured { runtime, compared } in &measured {
+            print(&line(runtime, compared));
         }
     }
     Ok(())
 }
 
-fn measure(workspace: &Path, certificates: &Path, plan: &Plan) -> Result<Vec<Value>, BenchError> {
+fn measure<'a>(
+    workspace: &Path,
+    certificates: &Path,
+    plan: &'a Plan,
+) -> Result<Vec<Measured<'a>>, BenchError> {
     let programs = Programs::build(workspace, certificates)?;
     let servers = [programs.serve(SYSTEMS[0])?, programs.serve(SYSTEMS[1])?];
-    let mut lines = Vec::new();
+    let mut measured = Vec::new();
     for runtime in &plan.runtimes {
         print(&format!(
             "client on {runtime}: aegis over raw tonic, {} rounds of {:?}, medians (least-greatest round)",
@@ -64,9 +98,9 @@ fn measure(workspace: &Path, certificates: &Path, plan: &Plan) -> Result<Vec<Val
             print(&row(&rounds));
             compared.push(rounds);
         }
-        lines.push(line(runtime, &compared));
+        measured.push(Measured { runtime, compared });
     }
-    Ok(lines)
+    Ok(measured)
 }
 
 /// Both in turns; who begins changes from round to round.
@@ -117,11 +151,14 @@ fn call(
         &seconds,
     ];
     let text = programs.output(&arguments)?;
-    let printed: Value = serde_json::from_str(&text).map_err(|error| BenchError::Program {
+    let unread = |why: &dyn Display| BenchError::Program {
         program: arguments.join(" "),
-        text: format!("it printed {text:?}: {error}"),
-    })?;
-    let figure = |name: &str| printed.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        text: format!("it printed {text:?}: {why}"),
+    };
+    let printed: Value = serde_json::from_str(&text).map_err(|error| unread(&error))?;
+    let figure = |name: &str| {
+        printed.get(name).and_then(Value::as_f64).ok_or_else(|| unread(&format!("no {name}")))
+    };
     let count = |name: &str| printed.get(name).and_then(Value::as_u64).unwrap_or_default();
     // A system that fails is quick.
     if count("failed") != 0 || count("calls") == 0 {
@@ -134,21 +171,19 @@ fn call(
         });
     }
     Ok(Round {
-        per_second: figure("per_second"),
-        p50: figure("p50_us"),
-        p99: figure("p99_us"),
-        cpu: figure("client_cpu_us") + figure("server_cpu_us"),
+        per_second: figure("per_second")?,
+        p50: figure("p50_us")?,
+        p99: figure("p99_us")?,
+        cpu: figure("client_cpu_us")? + figure("server_cpu_us")?,
     })
 }
 
 fn row(compared: &Compared) -> String {
-    let per_second =
-        |rounds: &[Round]| median(&rounds.iter().map(|round| round.per_second).collect::<Vec<_>>());
     format!(
         "{:>9} {:>11.0} {:>11.0} {:>18} {:>18} {:>18} {:>18}",
         compared.in_flight,
-        per_second(&compared.raw),
-        per_second(&compared.aegis),
+        Round::middle(&compared.raw).per_second,
+        Round::middle(&compared.aegis).per_second,
         compared.ratio(|round| round.per_second).to_string(),
         compared.ratio(|round| round.p50).to_string(),
         compared.ratio(|round| round.p99).to_string(),
@@ -174,11 +209,15 @@ fn line(runtime: &str, compared: &[Compared]) -> Value {
 fn save(
     workspace: &Path,
     plan: &Plan,
-    lines: &[Value],
+    measured: &[Measured<'_>],
     started: Instant,
 ) -> Result<(), BenchError> {
     let directory = workspace.join("docs").join("results");
     let path = directory.join("call.json");
+    let results: Vec<_> = measured.iter().map(|it| line(it.runtime, &it.compared)).collect();
+    let detail = measured.iter().map(|Measured { runtime, compared }| {
+        json!({ "runtime": runtime, "loads": compared.iter().map(Compared::detail).collect::<Vec<_>>() })
+    });
     let result = json!({
         "command": "cargo xtask bench call --save",
         "rounds": plan.rounds,
@@ -187,7 +226,8 @@ fn save(
         "machine": said_by(workspace, "uname", &["-srm"]),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "took_seconds": started.elapsed().as_secs(),
-        "results": lines,
+        "results": results,
+        "detail": detail.collect::<Vec<_>>(),
     });
     let failed = |source| BenchError::Write { path: path.display().to_string(), source };
     fs::create_dir_all(&directory).map_err(failed)?;
@@ -203,6 +243,6 @@ fn said_by(workspace: &Path, program: &str, arguments: &[&str]) -> String {
 }
 
 #[expect(clippy::print_stdout, reason = "a command talks to its user")]
-fn print(line: &impl std::fmt::Display) {
+fn print(line: &impl Display) {
     println!("{line}");
 }

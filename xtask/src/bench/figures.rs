@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
 /// What one client printed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Round {
@@ -10,6 +12,19 @@ pub(crate) struct Round {
     pub(crate) p99: f64,
     /// Of both processes, for one call.
     pub(crate) cpu: f64,
+}
+
+impl Round {
+    /// Of each figure the median.
+    pub(crate) fn middle(rounds: &[Self]) -> Self {
+        let of = |figure: fn(&Self) -> f64| median(&rounds.iter().map(figure).collect::<Vec<_>>());
+        Self {
+            per_second: of(|round| round.per_second),
+            p50: of(|round| round.p50),
+            p99: of(|round| round.p99),
+            cpu: of(|round| round.cpu),
+        }
+    }
 }
 
 /// How aegis compares with its peer in one respect.
@@ -37,8 +52,23 @@ impl Ratio {
 
     /// For JSON, which needs no more.
     pub(crate) fn rounded(self) -> f64 {
-        (self.median * 1_000.0).round() / 1_000.0
+        thousandths(self.median)
     }
+
+    /// With what the rounds say beside it.
+    pub(crate) fn detail(self) -> Value {
+        let Self { median, least, greatest } = self;
+        json!({ "median": thousandths(median), "least": thousandths(least), "greatest": thousandths(greatest) })
+    }
+}
+
+fn thousandths(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}
+
+/// To one place, as far as a figure in microseconds means something.
+pub(crate) fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
 }
 
 impl fmt::Display for Ratio {
@@ -48,7 +78,7 @@ impl fmt::Display for Ratio {
 }
 
 /// The middle one; of an even number the mean of the two in the middle.
-pub(crate) fn median(values: &[f64]) -> f64 {
+fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -81,5 +111,14 @@ mod tests {
         let ratio =
             Ratio::of(&rounds(&[2.0, 4.0, 6.0]), &rounds(&[1.0, 4.0, 2.0]), |it| it.per_second);
         assert_eq!(ratio, Ratio { median: 2.0, least: 1.0, greatest: 3.0 });
+        let detail = json!({ "median": 2.0, "least": 1.0, "greatest": 3.0 });
+        assert_eq!(ratio.detail(), detail);
+    }
+
+    #[test]
+    fn the_middle_of_rounds_is_that_of_each_figure() {
+        let round = |per_second, p99| Round { per_second, p99, ..Round::default() };
+        let middle = Round::middle(&[round(1.0, 9.0), round(2.0, 7.0), round(3.0, 8.0)]);
+        assert_eq!((middle.per_second, middle.p99, middle.p50), (2.0, 8.0, 0.0));
     }
 }
