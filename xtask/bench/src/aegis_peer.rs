@@ -1,24 +1,28 @@
 //! aegis with its defaults: what a user of the guide's first page has.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use aegis::{Node, ServiceClient, ServiceInfo, ServicePool};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use tonic::Status;
 
-use crate::load::{Plan, announce};
-use crate::{Outcome, certificates, load, service};
+use crate::arguments::{Providers, Serve};
+use crate::client::Aegis;
+use crate::load::announce;
+use crate::{Outcome, certificates, service};
 
 const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 
-pub(crate) async fn serve(certs: PathBuf) -> Outcome<()> {
+pub(crate) async fn serve(certs: &Path, serve: Serve) -> Outcome<()> {
+    let id = certificates::server(serve.behaviour.number);
     let node = Node::builder()
-        .id(certificates::SERVER)
+        .id(&id)
         .node_type("node")
-        .address("127.0.0.1:0")
-        .service(IDENTITY_V1, service::service())
-        .tls(certificates::options(&certs, certificates::SERVER))
+        .address(serve.listen.to_string())
+        .join(serve.join.as_ref().map(SocketAddr::to_string))
+        .service(IDENTITY_V1, service::service(serve.behaviour))
+        .tls(certificates::options(certs, &id))
         .build()?;
     let server = node.start().await?;
     announce(server.local_addr());
@@ -26,16 +30,17 @@ pub(crate) async fn serve(certs: PathBuf) -> Outcome<()> {
     Ok(())
 }
 
-pub(crate) async fn call(certs: PathBuf, address: String, plan: Plan) -> Outcome<()> {
-    let pool = ServicePool::builder()
-        .tls(certificates::options(&certs, certificates::CLIENT))
-        .seeds([address])
-        .build()?;
-    let identity = ServiceClient::new(&pool, IDENTITY_V1, IdentityServiceClient::new);
-    identity.wait_ready(1, Duration::from_secs(5)).await?;
-    load::run(plan, move || {
-        let client = identity.get().map_err(Status::from);
-        async move { client?.validate_session(service::request()).await.map(drop) }
-    })
-    .await
+/// A client with a connection to each provider.
+pub(crate) async fn connect(certs: &Path, providers: &Providers) -> Outcome<Aegis> {
+    let mut pool = ServicePool::builder().tls(certificates::options(certs, certificates::CLIENT));
+    if providers.foreign {
+        for (id, address) in providers.named() {
+            pool = pool.foreign_provider(id, address.to_string(), [IDENTITY_V1]);
+        }
+    } else {
+        pool = pool.seeds(providers.addresses.iter().map(SocketAddr::to_string));
+    }
+    let identity = ServiceClient::new(&pool.build()?, IDENTITY_V1, IdentityServiceClient::new);
+    identity.wait_ready(providers.addresses.len(), Duration::from_secs(10)).await?;
+    Ok(identity)
 }

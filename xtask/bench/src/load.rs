@@ -7,23 +7,24 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
+use crate::client::Client;
 use crate::{Outcome, cpu};
 
 const WARM_UP: Duration = Duration::from_millis(300);
 
 /// What a client does.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Plan {
     /// Callers that each make one call after the other.
     pub(crate) in_flight: usize,
     pub(crate) measured: Duration,
-    /// The server's process, for its share of the CPU time.
-    pub(crate) server: u32,
+    /// The servers' processes, for their share of the CPU time.
+    pub(crate) servers: Vec<u32>,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { in_flight: 1, measured: Duration::from_millis(1_500), server: 0 }
+        Self { in_flight: 1, measured: Duration::from_millis(1_500), servers: Vec::new() }
     }
 }
 
@@ -35,21 +36,18 @@ pub(crate) fn announce(address: SocketAddr) {
 
 /// Makes calls for the time that the plan says and prints what they took.
 #[expect(clippy::print_stdout, reason = "it is read by the program that started this one")]
-pub(crate) async fn run<F>(plan: Plan, call: impl Fn() -> F + Clone + Send + 'static) -> Outcome<()>
-where
-    F: Future<Output = Result<(), Status>> + Send,
-{
+pub(crate) async fn run(plan: Plan, client: impl Client) -> Outcome<()> {
     let begin = Instant::now() + WARM_UP;
     let end = begin + plan.measured;
     let mut callers = JoinSet::new();
     for _ in 0..plan.in_flight {
-        let call = call.clone();
-        callers.spawn(async move { repeat(begin, end, call).await });
+        let client = client.clone();
+        callers.spawn(async move { repeat(begin, end, client).await });
     }
     sleep_until(begin).await;
-    let before = (cpu::of_process(process::id()), cpu::of_process(plan.server), Instant::now());
+    let before = (cpu::of(&[process::id()]), cpu::of(&plan.servers), Instant::now());
     sleep_until(end).await;
-    let after = (cpu::of_process(process::id()), cpu::of_process(plan.server), Instant::now());
+    let after = (cpu::of(&[process::id()]), cpu::of(&plan.servers), Instant::now());
 
     let (mut latencies, mut failed, mut first_failure) = (Vec::new(), 0_u64, None);
     while let Some(caller) = callers.join_next().await {
@@ -82,18 +80,15 @@ struct Caller {
     first_failure: Option<Status>,
 }
 
-async fn repeat<F>(begin: Instant, end: Instant, call: impl Fn() -> F) -> Caller
-where
-    F: Future<Output = Result<(), Status>>,
-{
+async fn repeat(begin: Instant, end: Instant, client: impl Client) -> Caller {
     let mut caller = Caller::default();
     let mut started = Instant::now();
     while started < end {
-        let outcome = call().await;
+        let outcome = client.call().await;
         let ended = Instant::now();
         if begin <= started {
             match outcome {
-                Ok(()) => caller.latencies.push(ended - started),
+                Ok(_) => caller.latencies.push(ended - started),
                 Err(status) => {
                     caller.failed += 1;
                     caller.first_failure.get_or_insert(status);

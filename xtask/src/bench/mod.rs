@@ -4,17 +4,28 @@
 //! the machine does meets both. The figure is the ratio of the medians; beside it stand the least and the greatest
 //! ratio of a round.
 
+mod busy;
 mod call;
+mod compare;
 mod figures;
+mod options;
 mod programs;
+mod report;
 
 use std::path::Path;
-use std::time::Duration;
+
+use options::Options;
 
 pub(crate) const USAGE: &str = "\
-  bench call [--json] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread] [--in-flight N,..] [--save]
-                          calls through aegis on both ends beside raw tonic on both ends, over the same mutual TLS,
-                          with the client on each runtime; --save writes docs/results/call.json
+  bench call [--ends both|client|server|three,..]
+                          calls through aegis beside raw tonic, over the same mutual TLS: aegis on both ends, as the
+                          client of a tonic server, as the server of a tonic client, or round robin over three
+                          providers beside tonic's balance_list
+  bench busy [--burn TIME[@1/N],..]
+                          the same on both ends, with a handler that burns CPU before it answers
+  options of these: [--json] [--save] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread]
+                    [--in-flight N,..]; the client runs on each runtime unless one is named; --json prints a line for
+                    each when all is measured; --save writes docs/results/NAME.json
   bench pick              what choosing a provider costs, at 10 and 10,000 nodes (criterion)";
 
 /// Why a benchmark has no result.
@@ -32,120 +43,13 @@ pub(crate) enum BenchError {
     Failed { system: &'static str, failed: u64, calls: u64, first: String },
 }
 
-/// How a benchmark is run.
-#[derive(Debug, PartialEq)]
-struct Plan {
-    json: bool,
-    save: bool,
-    rounds: usize,
-    measured: Duration,
-    runtimes: Vec<&'static str>,
-    in_flight: Vec<usize>,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            json: false,
-            save: false,
-            rounds: 7,
-            measured: Duration::from_millis(1_500),
-            // The one that most programs use comes last, where a script looks.
-            runtimes: vec!["current_thread", "multi_thread"],
-            in_flight: vec![1, 16, 64, 256],
-        }
-    }
-}
-
 pub(crate) fn run(workspace: &Path, arguments: &[&str]) -> Result<(), BenchError> {
     match arguments {
-        ["call", options @ ..] => call::run(workspace, &plan(options)?),
+        ["call", options @ ..] => call::run(workspace, &Options::parse(options)?),
+        ["busy", options @ ..] => busy::run(workspace, &Options::parse(options)?),
         ["pick"] => {
             programs::cargo(workspace, &["bench", "--package", "aegis-client", "--bench", "pick"])
         }
         _ => Err(BenchError::Usage(format!("usage: cargo xtask bench\n\n{USAGE}"))),
-    }
-}
-
-fn plan(options: &[&str]) -> Result<Plan, BenchError> {
-    let mut plan = Plan::default();
-    let mut options = options.iter().copied();
-    while let Some(option) = options.next() {
-        let mut value =
-            || options.next().ok_or_else(|| BenchError::Usage(format!("{option} needs a value")));
-        match option {
-            "--json" => plan.json = true,
-            "--save" => plan.save = true,
-            "--rounds" => plan.rounds = number(value()?, 1..=1_000)?,
-            "--seconds" => {
-                let seconds = value()?;
-                plan.measured = seconds
-                    .parse()
-                    .ok()
-                    .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                    .filter(|measured| !measured.is_zero() && *measured <= Duration::from_secs(60))
-                    .ok_or_else(|| {
-                        BenchError::Usage(format!("{seconds:?} is not above 0 and at most 60 s"))
-                    })?;
-            }
-            "--runtime" => plan.runtimes = vec![runtime(value()?)?],
-            "--in-flight" => {
-                plan.in_flight = value()?
-                    .split(',')
-                    .map(|text| number(text, 1..=256))
-                    .collect::<Result<_, _>>()?;
-            }
-            _ => {
-                return Err(BenchError::Usage(format!("no option {option:?} of bench\n\n{USAGE}")));
-            }
-        }
-    }
-    Ok(plan)
-}
-
-fn number(text: &str, allowed: std::ops::RangeInclusive<usize>) -> Result<usize, BenchError> {
-    text.parse().ok().filter(|number| allowed.contains(number)).ok_or_else(|| {
-        let (least, most) = (allowed.start(), allowed.end());
-        BenchError::Usage(format!("{text:?} is no number from {least} to {most}"))
-    })
-}
-
-fn runtime(text: &str) -> Result<&'static str, BenchError> {
-    match text {
-        "current_thread" => Ok("current_thread"),
-        "multi_thread" => Ok("multi_thread"),
-        _ => Err(BenchError::Usage(format!("{text:?} is neither current_thread nor multi_thread"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_said_is_seven_rounds_on_both_runtimes() {
-        let plan = plan(&[]).unwrap();
-        assert_eq!((plan.rounds, plan.runtimes.len()), (7, 2));
-        assert_eq!(plan.in_flight, [1, 16, 64, 256]);
-    }
-
-    #[test]
-    fn options_are_read_and_wrong_ones_named() {
-        let given =
-            ["--json", "--rounds", "9", "--in-flight", "1,64", "--runtime", "current_thread"];
-        let read = plan(&given).unwrap();
-        assert!(read.json && read.rounds == 9 && read.in_flight == [1, 64]);
-        for (wrong, named) in [
-            (&["--rounds"][..], "--rounds"),
-            (&["--rounds", "0"], "\"0\""),
-            (&["--in-flight", "1,300"], "\"300\""),
-            (&["--seconds", "-1"], "\"-1\""),
-            (&["--seconds", "NaN"], "\"NaN\""),
-            (&["--runtime", "x"], "\"x\""),
-            (&["--what"], "--what"),
-        ] {
-            let error = plan(wrong).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
     }
 }

@@ -1,8 +1,11 @@
 //! The processes of a benchmark.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
 
 use super::BenchError;
 
@@ -18,27 +21,35 @@ pub(crate) fn cargo(workspace: &Path, arguments: &[&str]) -> Result<(), BenchErr
     }
 }
 
-/// The load programs, built for speed.
+/// The load programs, built for speed, and their certificates; both go when this is dropped.
 pub(crate) struct Programs {
     binary: PathBuf,
-    certificates: PathBuf,
+    directory: PathBuf,
 }
 
 impl Programs {
     /// Builds them, and makes their certificates in a directory of their own.
-    pub(crate) fn build(workspace: &Path, certificates: &Path) -> Result<Self, BenchError> {
+    pub(crate) fn build(workspace: &Path) -> Result<Self, BenchError> {
         cargo(workspace, &["build", "--quiet", "--release", "--package", "aegis-bench"])?;
         let target = std::env::var_os("CARGO_TARGET_DIR")
             .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
-        let binary = target.join("release").join("aegis-bench");
-        let programs = Self { binary, certificates: certificates.to_owned() };
+        let built = target.join("release").join("aegis-bench");
+        let directory = std::env::temp_dir().join(format!("aegis-bench-{}", std::process::id()));
+        let programs = Self { binary: directory.join("aegis-bench"), directory };
+        // What is built meanwhile is not what is measured.
+        let copied = fs::create_dir_all(&programs.directory)
+            .and_then(|()| fs::copy(&built, &programs.binary));
+        copied.map_err(|source| BenchError::Write {
+            path: programs.binary.display().to_string(),
+            source,
+        })?;
         programs.output(&["certs"])?;
         Ok(programs)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(arguments).arg("--certs").arg(&self.certificates);
+        command.args(arguments).arg("--certs").arg(&self.directory);
         command
     }
 
@@ -56,11 +67,21 @@ impl Programs {
         Err(BenchError::Program { program, text })
     }
 
+    /// Runs one to its end; the JSON that it printed.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value, BenchError> {
+        let text = self.output(arguments)?;
+        serde_json::from_str(&text).map_err(|error| BenchError::Program {
+            program: arguments.join(" "),
+            text: format!("it printed {text:?}: {error}"),
+        })
+    }
+
     /// Starts a server; it listens when this returns.
-    pub(crate) fn serve(&self, system: &str) -> Result<Server, BenchError> {
+    pub(crate) fn serve(&self, system: &str, options: &[&str]) -> Result<Server, BenchError> {
         let program = format!("serve {system}");
         let failed = |source| BenchError::Start { program: program.clone(), source };
         let mut command = self.command(&["serve", system]);
+        command.args(options);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut server =
             Server { process: command.spawn().map_err(failed)?, address: String::new() };
@@ -77,6 +98,13 @@ impl Programs {
             return Err(BenchError::Program { program, text: text.trim().to_owned() });
         }
         Ok(server)
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        // What is left of it is a development CA that nothing trusts.
+        drop(fs::remove_dir_all(&self.directory));
     }
 }
 

@@ -1,0 +1,114 @@
+//! aegis and its peer under the same load, in turns.
+
+use serde_json::{Value, json};
+
+use super::BenchError;
+use super::figures::{Ratio, Round, tenths};
+use super::programs::{Programs, Server};
+use super::report::progress;
+
+/// A client and the servers that it calls.
+pub(crate) struct Arm {
+    pub(crate) system: &'static str,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) options: Vec<&'static str>,
+}
+
+/// What each client does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) runtime: &'static str,
+    pub(crate) in_flight: usize,
+    pub(crate) seconds: f64,
+    pub(crate) rounds: usize,
+}
+
+/// The rounds of both.
+pub(crate) struct Compared {
+    pub(crate) peer: Vec<Round>,
+    pub(crate) aegis: Vec<Round>,
+}
+
+impl Compared {
+    pub(crate) fn ratio(&self, figure: impl Fn(&Round) -> f64) -> Ratio {
+        Ratio::of(&self.aegis, &self.peer, figure)
+    }
+
+    /// For whoever wants to know what the ratios are of.
+    pub(crate) fn detail(&self) -> Value {
+        let system = |rounds: &[Round]| {
+            let middle = Round::middle(rounds);
+            json!({
+                "per_second": middle.per_second.round(),
+                "p50_us": tenths(middle.p50),
+                "p99_us": tenths(middle.p99),
+                "cpu_us": tenths(middle.cpu),
+            })
+        };
+        let ratio = |figure: fn(&Round) -> f64| self.ratio(figure).detail();
+        json!({
+            "peer": system(&self.peer),
+            "aegis": system(&self.aegis),
+            "throughput_ratio": ratio(|round| round.per_second),
+            "p50_ratio": ratio(|round| round.p50),
+            "p99_ratio": ratio(|round| round.p99),
+            "cpu_ratio": ratio(|round| round.cpu),
+        })
+    }
+}
+
+/// Runs both in turns; who begins changes from round to round.
+pub(crate) fn compare(
+    programs: &Programs,
+    [peer, aegis]: [&Arm; 2],
+    load: Load,
+) -> Result<Compared, BenchError> {
+    let mut compared = Compared { peer: Vec::new(), aegis: Vec::new() };
+    for round in 0..load.rounds {
+        progress(&format!("{} in flight: round {} of {}", load.in_flight, round + 1, load.rounds));
+        let mut turns = [(peer, &mut compared.peer), (aegis, &mut compared.aegis)];
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (arm, rounds) in turns {
+            rounds.push(call(programs, arm, load)?);
+        }
+    }
+    progress("");
+    Ok(compared)
+}
+
+fn call(programs: &Programs, arm: &Arm, load: Load) -> Result<Round, BenchError> {
+    let (in_flight, seconds) = (load.in_flight.to_string(), load.seconds.to_string());
+    let mut arguments = vec!["call", arm.system, "--runtime", load.runtime];
+    arguments.extend(["--in-flight", &in_flight, "--seconds", &seconds]);
+    arguments.extend(&arm.options);
+    let pids: Vec<String> = arm.servers.iter().map(Server::pid).collect();
+    for (server, pid) in arm.servers.iter().zip(&pids) {
+        arguments.extend(["--address", &server.address, "--server-pid", pid]);
+    }
+    let printed = programs.json(&arguments)?;
+    let figure = |name: &str| {
+        printed.get(name).and_then(Value::as_f64).ok_or_else(|| BenchError::Program {
+            program: arguments.join(" "),
+            text: format!("it printed no {name}: {printed}"),
+        })
+    };
+    let count = |name: &str| printed.get(name).and_then(Value::as_u64).unwrap_or_default();
+    // A system that fails is quick.
+    if count("failed") != 0 || count("calls") == 0 {
+        let first = printed.get("failure").and_then(Value::as_str).unwrap_or("no call ended");
+        return Err(BenchError::Failed {
+            system: arm.system,
+            failed: count("failed"),
+            calls: count("failed") + count("calls"),
+            first: first.to_owned(),
+        });
+    }
+    Ok(Round {
+        per_second: figure("per_second")?,
+        p50: figure("p50_us")?,
+        p99: figure("p99_us")?,
+        cpu: figure("client_cpu_us")? + figure("server_cpu_us")?,
+    })
+}
