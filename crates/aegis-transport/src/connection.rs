@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use h2::client::SendRequest;
 use http::uri::Authority;
+use tokio::sync::Notify;
 
 use crate::greeting::HeaderList;
 use crate::head::longest;
@@ -30,6 +31,7 @@ pub(crate) struct Connection {
     driver: AtomicWaker,
     phase: AtomicU8,
     stalled: AtomicBool,
+    stalls: Notify,
     worn: AtomicBool,
     sent_away: AtomicBool,
     limit: AtomicUsize,
@@ -78,6 +80,7 @@ impl Connection {
             driver: AtomicWaker::new(),
             phase: AtomicU8::new(Phase::Open as u8),
             stalled: AtomicBool::new(false),
+            stalls: Notify::new(),
             worn: AtomicBool::new(false),
             sent_away: AtomicBool::new(false),
             limit: AtomicUsize::new(limit),
@@ -107,6 +110,11 @@ impl Connection {
 
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::SeqCst)
+    }
+
+    /// Tells those who hold a [`Pulse`](crate::Pulse) that it has stalled.
+    pub(crate) fn stalls(&self) -> &Notify {
+        &self.stalls
     }
 
     /// Should be replaced: too many streams were cancelled, or it leads to an earlier run of the node.
@@ -225,6 +233,7 @@ impl Connection {
         if self.stalled.swap(stalled, Ordering::SeqCst) != stalled {
             if stalled {
                 Counters::add(&self.signals.counters.stalls);
+                self.stalls.notify_waiters();
             } else {
                 self.serve();
             }

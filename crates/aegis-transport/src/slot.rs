@@ -15,6 +15,7 @@ use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
 use crate::call_error::{CallError, Cause};
 use crate::head::{size, split};
 use crate::lease::Lease;
+use crate::pulse::Pulse;
 use crate::pump::{Pump, Pumped};
 use crate::sanitize::sanitize;
 use crate::start::Start;
@@ -43,6 +44,11 @@ impl Slot {
     /// The address it leads to.
     pub fn address(&self) -> &Address {
         &self.lease.connection.address
+    }
+
+    /// Whether the peer answers on the slot's connection, for as long as the call lasts.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::of(&self.lease.connection)
     }
 
     /// Sends a request and waits for the head of its response.

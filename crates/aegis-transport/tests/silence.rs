@@ -44,6 +44,27 @@ async fn an_unanswered_ping_stalls_and_any_byte_ends_it() {
 }
 
 #[tokio::test]
+async fn a_call_is_told_that_its_connection_stalls() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, quick);
+    let link = client.link(&server);
+    let mut raw = server.greeted(100).await;
+    let slot = slot(&link).await;
+    let pulse = slot.pulse();
+    assert!(!pulse.is_stalled());
+    let sent = tokio::spawn(slot.send(request(full("x"))));
+    let stream = raw.opened().await;
+    tokio::time::timeout(Duration::from_secs(5), pulse.stalled()).await.expect("it stalls");
+    // Whoever asks later is told as well.
+    assert!(pulse.is_stalled());
+    pulse.stalled().await;
+    raw.answer(stream).await;
+    sent.await.unwrap().unwrap();
+    eventually(|| (!pulse.is_stalled()).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_peer_that_answers_pings_does_not_stall() {
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
