@@ -1,78 +1,47 @@
-use std::error::Error as _;
-use std::sync::atomic::Ordering;
+use std::pin::pin;
 use std::time::Duration;
 
 use aegis_core::NodeId;
-use aegis_transport::{CallError, Changes, NeverSent, ResponseBody};
+use aegis_transport::{Pulse, ResponseBody};
 use http::Response;
-use http_body::Body as _;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Status};
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
 
 use crate::Error;
+use crate::acquire::Patience;
 use crate::call::Call;
-use crate::headers::{NOT_SERVED, REFUSED_HEADER};
-use crate::line::Line;
+use crate::failure::Stopped;
 use crate::load::{Measure, Outcome};
-use crate::service::Service;
+use crate::outcome::{Ended, Failed, How, judge};
+use crate::pushback::Pushback;
+use crate::replay;
+use crate::service::Counts;
 use crate::stage::{Attempt, Stage};
-use crate::view::{Missed, Picked};
+use crate::view::Picked;
 
-/// How long a call waits, in total, for the first sync and for connections that are on their way.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often a call that waits for a stream of a silent provider looks again: such streams are given to nobody in line.
-const SLOT_PACE: Duration = Duration::from_millis(100);
-/// The first pause before a request returns to a provider that it already had; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that refuses is asked so many times at most, whatever the budget says.
 const MOST_REFUSALS: u32 = 5;
+/// How often a call that would leave its provider, and may not, looks whether it may now.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Gives a call to one provider after the other until one has it.
+/// Gives a call to one provider after the other until one answers it.
 ///
-/// Only what was never processed moves. What never left us goes to each other provider once; what a peer refused
-/// goes on once for free and then under the service's budget. Where there is no other provider it waits for that
-/// provider's next connection.
+/// What was never processed moves: what never left us goes to each other provider once; what a peer refused goes on
+/// once for free and then under the service's budget. What may have been processed is repeated only if the call is
+/// idempotent, as its policy says and always under the budget. Other providers come first; where there is none, it waits
+/// for that provider's next connection, or for a while.
 pub(crate) struct Attempts<'a> {
-    call: &'a Call,
-    stage: &'a Stage,
+    pub(crate) call: &'a Call,
+    pub(crate) stage: &'a Stage,
     /// Who had the request in this round.
-    tried: Vec<NodeId>,
-    sent: u32,
-    refusals: u32,
+    pub(crate) tried: Vec<NodeId>,
     /// Why the last attempt failed.
-    last: Option<Last>,
-    news: Option<News>,
-    /// When waiting for a connection ends; set by the first wait.
-    give_up: Option<Instant>,
-    pause: Duration,
-}
-
-struct Last {
-    status: Status,
-    /// Whether asking the same node again may end otherwise.
-    worth_repeating: bool,
-}
-
-/// What may let a pick succeed that failed before.
-struct News {
-    views: watch::Receiver<()>,
-    /// A pinned provider may be in no view, and a connection that was replaced at once makes no new one.
-    links: Changes,
-}
-
-impl News {
-    fn of(service: &Service) -> Self {
-        Self { views: service.views.subscribe(), links: service.pool.connections.changes() }
-    }
-
-    async fn comes(&mut self) {
-        tokio::select! {
-            // The sender lives in the service, which the call holds.
-            _ = self.views.changed() => {}
-            () = self.links.changed() => {}
-        }
-    }
+    pub(crate) last: Option<Failed>,
+    pub(crate) patience: Patience,
+    sent: u32,
+    /// How many of them a handler may have seen.
+    processed: u32,
+    refusals: u32,
 }
 
 impl<'a> Attempts<'a> {
@@ -81,173 +50,191 @@ impl<'a> Attempts<'a> {
             call,
             stage,
             tried: Vec::new(),
-            sent: 0,
-            refusals: 0,
             last: None,
-            news: None,
-            give_up: None,
-            pause: FIRST_PAUSE,
+            patience: Patience::default(),
+            sent: 0,
+            processed: 0,
+            refusals: 0,
         }
     }
 
-    pub(crate) async fn run(mut self) -> Result<(Response<ResponseBody>, Measure), Status> {
+    pub(crate) async fn run(mut self) -> Result<(Response<ResponseBody>, Measure), Ended> {
         // Asked once: a pool that is closed from now on waits for this call.
         if self.call.service().pool.is_closed() {
             return Err(Error::Closed.into());
         }
         loop {
-            let Picked { slot, provider } = self.acquire().await?;
+            let picked = self.acquire().await?;
             let Some(body) = self.call.replay.attempt() else {
                 return Err(self.out_of_providers());
             };
-            if 0 < self.sent {
-                self.call.service().counts.moved.fetch_add(1, Ordering::Relaxed);
-            }
-            self.sent += 1;
-            let node_id = provider.node_id().clone();
-            let foreign = provider.foreign;
-            let mut measure = provider.begin(Instant::now());
-            self.stage.answer(Attempt {
-                node_id: node_id.clone(),
-                address: slot.address().clone(),
-                number: self.sent,
-                foreign,
-            });
-            let outcome = slot.send(self.call.request(body)).await;
-            measure.finish(judge(&outcome), Instant::now());
-            let (last, refused) = match outcome {
-                Ok(mut answer) => match not_served(&mut answer) {
-                    None => {
-                        self.call.replay.settle();
-                        return Ok((answer, measure));
-                    }
-                    Some(status) => {
-                        let status = self.not_served(&status);
-                        (Last { status, worth_repeating: false }, true)
-                    }
-                },
-                Err(error) => {
-                    let never_sent = error.never_sent();
-                    let status = self.failed(error);
-                    match never_sent {
-                        None => return Err(status),
-                        Some(how) => (
-                            Last { status, worth_repeating: true },
-                            !matches!(how, NeverSent::SlotLost),
-                        ),
-                    }
+            match self.attempt(picked, body).await {
+                Ok(answer) => {
+                    self.call.replay.settle();
+                    return Ok(answer);
                 }
-            };
-            self.may_move(last, refused)?;
-            self.tried.push(node_id);
+                Err(failed) => self.go_on(failed)?,
+            }
         }
+    }
+
+    /// Makes one attempt.
+    async fn attempt(
+        &mut self,
+        picked: Picked,
+        body: replay::Attempt,
+    ) -> Result<(Response<ResponseBody>, Measure), Failed> {
+        let Picked { slot, provider } = picked;
+        let counts = &self.call.service().counts;
+        Counts::add(&counts.attempts);
+        if let Some(last) = &self.last {
+            Counts::add(if last.how.was_sent() { &counts.retries } else { &counts.moved });
+        }
+        let began = Instant::now();
+        self.sent += 1;
+        let attempt = Attempt {
+            node_id: provider.node_id().clone(),
+            address: slot.address().clone(),
+            number: self.sent,
+            foreign: provider.foreign,
+            began,
+        };
+        let mut measure = provider.begin(began);
+        let request = self.call.request(body, self.processed);
+        let outcome = if self.call.policy.idempotent {
+            self.stage.answer(attempt.clone());
+            let pulse = slot.pulse();
+            let sent = pin!(slot.send(request));
+            tokio::select! {
+                biased;
+                outcome = sent => judge(outcome),
+                status = self.given_up(&attempt, &pulse) => Err(Failed::left(status)),
+            }
+        } else {
+            self.stage.answer(attempt);
+            judge(slot.send(request).await)
+        };
+        measure.finish(
+            outcome.as_ref().map_or_else(Failed::outcome, |_| Outcome::Answered),
+            Instant::now(),
+        );
+        outcome.map(|answer| (answer, measure))
+    }
+
+    /// Waits until the call leaves its provider for another one, which the budget has paid for then.
+    async fn given_up(&self, attempt: &Attempt, pulse: &Pulse) -> Status {
+        let Attempt { node_id, address, began, .. } = attempt;
+        let counts = &self.call.service().counts;
+        let timeout = self.call.policy.try_timeout;
+        // A timeout beyond what the clock can say is none.
+        let end = timeout.and_then(|timeout| began.checked_add(timeout));
+        let mut refused = false;
+        loop {
+            let too_slow = tokio::select! {
+                biased;
+                () = until(end) => timeout,
+                () = pulse.stalled() => None,
+            };
+            if self.may_leave(node_id, too_slow.is_some()) {
+                if self.call.service().may_repeat(!refused) {
+                    let Some(timeout) = too_slow else {
+                        Counts::add(&counts.stalls_left);
+                        return Status::unavailable(format!(
+                            "the connection to node {node_id} at {address} has stalled: it does not answer PINGs"
+                        ));
+                    };
+                    Counts::add(&counts.try_timeouts);
+                    return Status::deadline_exceeded(format!(
+                        "node {node_id} at {address} did not begin to answer within the try_timeout of {timeout:?}"
+                    ));
+                }
+                refused = true;
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether the call may leave its provider, budget aside: it can be sent again, and there is somebody to ask.
+    fn may_leave(&self, node_id: &NodeId, too_slow: bool) -> bool {
+        let somebody = if too_slow {
+            // Who was slow may be quicker the second time; who is silent will not.
+            self.call.has_ready(None)
+        } else {
+            self.call.pinned_to().is_none() && self.call.has_ready(Some(node_id))
+        };
+        somebody && self.processed + 1 < self.call.policy.attempts && self.call.replay.is_possible()
     }
 
     /// Remembers a failure, if the request may go out once more in spite of it.
-    fn may_move(&mut self, last: Last, refused: bool) -> Result<(), Status> {
-        if !self.call.replay.is_possible() {
-            return Err(last.status);
+    fn go_on(&mut self, failed: Failed) -> Result<(), Ended> {
+        self.tried.extend(self.stage.failed(&failed.status, failed.how.was_sent()));
+        if failed.pushback.is_some() {
+            Counts::add(&self.call.service().counts.pushbacks);
         }
-        if refused {
-            self.refusals += 1;
-            // The first is free: a peer that drains refuses everything it has not begun.
-            let free = self.refusals == 1;
-            if MOST_REFUSALS <= self.refusals || !free && !self.call.service().may_repeat() {
-                return Err(last.status);
-            }
+        if let Some(stopped) = self.obstacle(&failed) {
+            return Err(self.end(failed, stopped));
         }
-        self.last = Some(last);
+        self.last = Some(failed);
         Ok(())
     }
 
-    /// Gets a slot, waiting where that may help.
-    async fn acquire(&mut self) -> Result<Picked, Status> {
-        loop {
-            self.call.service().pool.check_under_way()?;
-            let missed = match self.call.pick(&self.tried) {
-                Ok(picked) => return Ok(picked),
-                Err(missed) => missed,
-            };
-            let Some(news) = &mut self.news else {
-                // Subscribed first and picked again after, so that no change falls in between.
-                self.news = Some(News::of(self.call.service()));
-                continue;
-            };
-            match missed {
-                Missed::Full => {
-                    self.stage.slot();
-                    if let Some(picked) = self.line_up().await? {
-                        return Ok(picked);
+    /// Why there can be no further attempt.
+    fn obstacle(&mut self, failed: &Failed) -> Option<Stopped> {
+        let Call { policy, replay, .. } = self.call;
+        let processed = matches!(failed.how, How::Answered | How::Broken);
+        if processed {
+            // In this order: the first is what a caller would have to change first.
+            if !policy.retries(failed.status.code()) {
+                return Some(Stopped::Code);
+            }
+            if !policy.idempotent {
+                return Some(Stopped::NotIdempotent);
+            }
+        }
+        if !replay.is_possible() {
+            return Some(Stopped::NotReplayable);
+        }
+        match failed.how {
+            How::Answered | How::Broken => {
+                self.processed += 1;
+                if policy.attempts <= self.processed {
+                    return Some(Stopped::Attempts);
+                }
+                match failed.pushback {
+                    Some(Pushback::Never) => return Some(Stopped::Pushback),
+                    Some(Pushback::After(delay)) if self.call.ends_within(delay) => {
+                        return Some(Stopped::Deadline);
                     }
+                    Some(Pushback::After(delay)) => self.patience.push_back(delay),
+                    None => {}
                 }
-                Missed::FullAndSilent => {
-                    self.stage.slot();
-                    drop(timeout(SLOT_PACE, news.comes()).await);
-                }
-                Missed::Tried if self.last.as_ref().is_some_and(|it| it.worth_repeating) => {
-                    self.tried.clear();
-                    let pause = self.pause;
-                    self.pause = (pause * 2).min(SLOT_PACE);
-                    self.wait_up_to(pause).await?;
-                }
-                Missed::Bleak | Missed::Tried if !self.call.wait_ready => {
-                    return Err(self.out_of_providers());
-                }
-                Missed::Bleak | Missed::Pending | Missed::Tried => {
-                    self.wait_up_to(Duration::MAX).await?;
+                let may = self.call.service().may_repeat(true);
+                (!may).then_some(Stopped::Budget)
+            }
+            How::Left => {
+                self.processed += 1;
+                None
+            }
+            How::NotServed | How::Refused => {
+                self.refusals += 1;
+                // The first is free: a peer that drains refuses everything it has not begun.
+                let free = self.refusals == 1;
+                if MOST_REFUSALS <= self.refusals {
+                    Some(Stopped::Attempts)
+                } else {
+                    let may = free || self.call.service().may_repeat(true);
+                    (!may).then_some(Stopped::Budget)
                 }
             }
+            How::NotSent => None,
+            How::Own | How::Unsendable => Some(Stopped::Code),
         }
     }
 
-    /// Waits in line for a slot; `None` once it is not for want of one that nobody is picked.
-    async fn line_up(&mut self) -> Result<Option<Picked>, Status> {
-        let Some(news) = &mut self.news else { return Ok(None) };
-        let mut line = Line::default();
-        loop {
-            line.stand_at(&self.call.candidates(&self.tried));
-            tokio::select! {
-                biased;
-                // Refused where another call of the same client chose another provider first.
-                picked = line.turn() => return Ok(self.call.accept(picked).ok()),
-                () = news.comes() => {}
-            }
-            self.call.service().pool.check_under_way()?;
-            match self.call.pick(&self.tried) {
-                Ok(picked) => return Ok(Some(picked)),
-                // Who could have given a slot may be others now: the places at those that stay are kept.
-                Err(Missed::Full) => {}
-                Err(_) => return Ok(None),
-            }
-        }
-    }
-
-    /// Waits for a change of the directory or a connection, or for so long; fails once the call has waited enough.
-    async fn wait_up_to(&mut self, pause: Duration) -> Result<(), Status> {
-        self.stage.provider();
-        let now = Instant::now();
-        let give_up = *self.give_up.get_or_insert_with(|| now + LONGEST_WAIT);
-        if !self.call.wait_ready && give_up <= now {
-            return Err(self.out_of_providers());
-        }
-        let Some(news) = &mut self.news else { return Ok(()) };
-        let until = match now.checked_add(pause) {
-            Some(until) if self.call.wait_ready => until,
-            Some(until) => until.min(give_up),
-            None if self.call.wait_ready => {
-                news.comes().await;
-                return Ok(());
-            }
-            None => give_up,
-        };
-        drop(timeout_at(until, news.comes()).await);
-        Ok(())
-    }
-
-    /// What the call ends with when nobody is left: why the last one did not take it, or who there is.
-    fn out_of_providers(&mut self) -> Status {
+    /// What the call ends with when nobody is left: why the last one did not answer, or who there is.
+    pub(crate) fn out_of_providers(&mut self) -> Ended {
         if let Some(last) = self.last.take() {
-            return last.status;
+            return self.end(last, Stopped::OutOfProviders);
         }
         let service = self.call.service();
         let error = match self.call.pinned_to() {
@@ -261,64 +248,42 @@ impl<'a> Attempts<'a> {
         error.into()
     }
 
-    /// The status of a failed attempt.
-    fn failed(&self, error: CallError) -> Status {
-        let is_callers = error.source().and_then(|it| it.downcast_ref::<Status>()).is_some();
-        let cause = Status::from(error);
-        if is_callers {
-            // The request's own body failed, and its status is the caller's.
-            return cause;
-        }
-        let text = cause.message().to_owned();
-        self.numbered(&cause, &text)
-    }
-
-    /// The status of a refused attempt, which says where it was.
-    fn not_served(&self, cause: &Status) -> Status {
-        let text = match self.stage.attempt() {
-            Some(Attempt { node_id, address, .. }) => {
-                format!("node {node_id} at {address} refused the call: {}", cause.message())
+    /// The status that a call ends with after an attempt that failed, in words that say where and when.
+    pub(crate) fn end(&self, failed: Failed, stopped: Stopped) -> Ended {
+        let Failed { status, how, .. } = failed;
+        let text = match how {
+            // Its status is the caller's own.
+            How::Own => return Ended { status, stopped: None, error: None },
+            // A single answer is the provider's, word by word.
+            How::Answered if self.sent == 1 => {
+                return Ended { status, stopped: Some(stopped), error: None };
             }
-            None => cause.message().to_owned(),
+            How::Answered => format!("{}: {}", self.stage.place(), status.message()),
+            How::NotServed => {
+                format!("{} refused the call: {}", self.stage.place(), status.message())
+            }
+            How::Broken | How::Left | How::NotSent | How::Refused | How::Unsendable => {
+                status.message().to_owned()
+            }
         };
-        self.numbered(cause, &text)
-    }
-
-    /// The status of an attempt, with its number.
-    fn numbered(&self, cause: &Status, text: &str) -> Status {
-        Status::new(
-            cause.code(),
-            format!("{text} (attempt {} of {})", self.sent, self.call.service().info),
-        )
-    }
-}
-
-/// What an attempt says about its provider.
-fn judge(outcome: &Result<Response<ResponseBody>, CallError>) -> Outcome {
-    match outcome {
-        Ok(answer) if answer.headers().contains_key(REFUSED_HEADER) => Outcome::Refused,
-        Ok(answer) => match Status::from_header_map(answer.headers()) {
-            Some(status) => Outcome::of(status.code()),
-            None => Outcome::Answered,
-        },
-        Err(error) => match error.never_sent() {
-            Some(NeverSent::SlotLost) => Outcome::Unsent,
-            Some(_) => Outcome::Refused,
-            None if error.source().is_some_and(<dyn std::error::Error>::is::<Status>) => {
-                Outcome::Unsent
-            }
-            None => Outcome::Failed,
-        },
+        let text = self.stage.numbered(&text, &self.call.service().info, stopped);
+        let status = match how {
+            How::Answered => Status::with_details_and_metadata(
+                status.code(),
+                text,
+                status.details().to_vec().into(),
+                status.metadata().clone(),
+            ),
+            _ => Status::new(status.code(), text),
+        };
+        Ended { status, stopped: Some(stopped), error: None }
     }
 }
 
-/// The status of an answer that says that the node does not serve what was asked for. The mark is taken off in any
-/// case: a handler that passes the answer on would say of its own call that it was never processed.
-fn not_served(answer: &mut Response<ResponseBody>) -> Option<Status> {
-    let mark = answer.headers_mut().remove(REFUSED_HEADER)?;
-    // A node that refuses says nothing else: what has a body was processed, whatever its headers say.
-    if mark != NOT_SERVED || !answer.body().is_end_stream() {
-        return None;
+/// Waits until then; for ever without a then.
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
     }
-    Status::from_header_map(answer.headers()).filter(|it| it.code() == Code::Unimplemented)
 }

@@ -1,3 +1,4 @@
+use std::error::Error as _;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -23,25 +24,23 @@ pin_project! {
     pub struct ResponseBody {
         #[pin]
         body: Option<DeadlineBody<Held>>,
-        // Where the call is, for a call with a deadline.
-        at: Option<(Attempt, ServiceInfo)>,
+        at: Option<Attempt>,
+        // For a call with a deadline.
+        info: Option<ServiceInfo>,
     }
 }
 
 impl ResponseBody {
     pub(crate) fn new(
         body: aegis_transport::ResponseBody,
-        deadline: Option<(Deadline, Attempt)>,
+        deadline: Option<Deadline>,
+        at: Option<Attempt>,
         under_way: UnderWay,
         measure: Measure,
     ) -> Self {
-        let info = || under_way.service.info.clone();
-        let (deadline, at) = match deadline {
-            Some((deadline, attempt)) => (Some(deadline), Some((attempt, info()))),
-            None => (None, None),
-        };
+        let info = deadline.map(|_| under_way.service.info.clone());
         let body = Held { body, held: Some((measure, under_way)) };
-        Self { body: Some(DeadlineBody::new(body, deadline)), at }
+        Self { body: Some(DeadlineBody::new(body, deadline)), at, info }
     }
 }
 
@@ -55,14 +54,17 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-        Poll::Ready(match (ready!(body.poll_frame(cx)), &*this.at) {
+        Poll::Ready(match (ready!(body.poll_frame(cx)), &*this.at, &*this.info) {
             // The provider's own verdict comes in trailers: this one is ours, and knows neither node nor service.
-            (Some(Err(status)), Some((attempt, info)))
+            (Some(Err(status)), Some(attempt), Some(info))
                 if status.code() == Code::DeadlineExceeded =>
             {
                 Some(Err(attempt.deadline_passed(info)))
             }
-            (frame, _) => frame,
+            (Some(Err(status)), Some(attempt), _) if status.source().is_none() => {
+                Some(Err(attempt.broke(status)))
+            }
+            (frame, ..) => frame,
         })
     }
 

@@ -10,8 +10,9 @@ use aegis_transport::{Connections, Network, Settings, Tcp};
 use tokio::runtime::Handle;
 
 use crate::limit::ResponseLimit;
+use crate::policy::Policies;
 use crate::shared::{Shared, Source};
-use crate::{BuildError, ServicePool};
+use crate::{BuildError, CallPolicy, ServicePool};
 
 /// Describes a pool that stands alone; [`build`](Self::build) reports every mistake at once.
 ///
@@ -57,6 +58,7 @@ pub struct PoolBuilder {
     providers: Vec<Given>,
     seeds: Vec<String>,
     limit: ResponseLimit,
+    policies: Policies,
     network: Arc<dyn Network>,
     settings: Settings,
 }
@@ -77,6 +79,7 @@ impl Default for PoolBuilder {
             providers: Vec::new(),
             seeds: Vec::new(),
             limit: ResponseLimit::Default,
+            policies: Policies::default(),
             network: Arc::new(Tcp::default()),
             settings: Settings::default(),
         }
@@ -154,6 +157,15 @@ impl PoolBuilder {
         self
     }
 
+    /// How the calls of a method are made, `/package.Service/Method`, or those of a whole gRPC service, `package.Service`
+    /// (default: none is repeated once a provider may have seen it).
+    ///
+    /// [`ServiceChannel::policy`](crate::ServiceChannel::policy) says which counts where several fit.
+    pub fn policy(mut self, name: &str, policy: CallPolicy) -> Self {
+        self.policies.set(name, policy);
+        self
+    }
+
     /// Where byte streams come from (TCP); tests put pipes in memory here.
     #[doc(hidden)]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
@@ -219,7 +231,7 @@ impl PoolBuilder {
             (observer.directory(), Source::Observer(Mutex::new(Some(observer))))
         };
         let shared = Shared::start(directory, connections, tls, self.limit, source, runtime);
-        Ok(ServicePool { shared })
+        Ok(ServicePool { shared, policies: self.policies })
     }
 }
 

@@ -1,10 +1,11 @@
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use aegis_core::NodeId;
 use aegis_transport::deadline::Deadline;
 use aegis_transport::timeout::{self, GRPC_TIMEOUT};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -13,6 +14,8 @@ use crate::attempts::Attempts;
 use crate::body::ResponseBody;
 use crate::headers::SERVICE_HEADER;
 use crate::limit::ResponseLimit;
+use crate::outcome::Ended;
+use crate::policy::CallPolicy;
 use crate::replay::{Attempt, Replay};
 use crate::request::Marks;
 use crate::service::Service;
@@ -20,6 +23,11 @@ use crate::shared::UnderWay;
 use crate::stage::Stage;
 use crate::view::{Missed, Picked, Provider, pick_pinned};
 use crate::{ServiceChannel, deadline};
+
+/// gRFC A6: how often the request was sent before.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
+/// A peer that cancels a call so shortly before its deadline does so for the deadline, by a clock a little ahead of ours.
+const CLOSE: Duration = Duration::from_millis(5);
 
 /// One call through a channel, from the request to the head of its answer.
 pub(crate) struct Call {
@@ -30,6 +38,7 @@ pub(crate) struct Call {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Deadline>,
     limit: ResponseLimit,
+    pub(crate) policy: CallPolicy,
     pub(crate) wait_ready: bool,
 }
 
@@ -43,6 +52,8 @@ impl Call {
         // They are of this process and would only be copied with each attempt.
         head.extensions.clear();
         head.headers.insert(SERVICE_HEADER, channel.service.header.clone());
+        let mut policy = channel.policies.of(head.uri.path());
+        policy.idempotent |= marks.idempotent;
         let own = timeout::parse(&head.headers)?.map(Deadline::after);
         let inherited =
             deadline::inherited().filter(|_| !marks.without_inherited_deadline).map(Deadline::from);
@@ -52,8 +63,13 @@ impl Call {
             head,
             replay: Replay::new(body),
             started: Instant::now(),
-            deadline: own.into_iter().chain(inherited).min(),
+            deadline: own
+                .into_iter()
+                .chain(inherited)
+                .min()
+                .or_else(|| policy.deadline.map(Deadline::after)),
             limit: channel.limit,
+            policy,
             wait_ready: marks.wait_ready,
         })
     }
@@ -65,7 +81,7 @@ impl Call {
     pub(crate) async fn run(self) -> Result<Response<ResponseBody>, Status> {
         let stage = Stage::default();
         if self.deadline.is_some_and(Deadline::has_passed) {
-            return Err(stage.deadline_passed(&self));
+            return Err(stage.deadline_passed(&self).into_status(stage));
         }
         let outcome = tokio::select! {
             biased;
@@ -75,22 +91,24 @@ impl Call {
         };
         match outcome {
             Ok((answer, measure)) => {
-                let deadline = self.deadline.zip(stage.attempt());
-                Ok(answer.map(|body| ResponseBody::new(body, deadline, self.under_way, measure)))
+                let Self { deadline, under_way, .. } = self;
+                let attempt = stage.into_attempt();
+                Ok(answer
+                    .map(|body| ResponseBody::new(body, deadline, attempt, under_way, measure)))
             }
             // A peer whose clock is a little ahead resets the stream before our own timer fires.
-            Err(status)
-                if status.code() == Code::Cancelled
-                    && self.deadline.is_some_and(Deadline::has_passed) =>
+            Err(ended)
+                if ended.status.code() == Code::Cancelled
+                    && self.deadline.is_some_and(|it| it.remaining() <= CLOSE) =>
             {
-                Err(stage.deadline_passed(&self))
+                Err(stage.deadline_passed(&self).into_status(stage))
             }
-            Err(status) => Err(status),
+            Err(ended) => Err(ended.into_status(stage)),
         }
     }
 
     /// Waits until the call's time is over, and says how it ends.
-    async fn expired(&self, stage: &Stage) -> Status {
+    async fn expired(&self, stage: &Stage) -> Ended {
         if let Some(deadline) = self.deadline {
             deadline.passed().await;
             return stage.deadline_passed(self);
@@ -141,14 +159,36 @@ impl Call {
         view.ready.iter().filter(|it| !tried.contains(it.node_id())).cloned().collect()
     }
 
+    /// Whether anybody but this node could be given the call now: connected, and answering.
+    pub(crate) fn has_ready(&self, besides: Option<&NodeId>) -> bool {
+        let view = self.service().view.load();
+        let is_for_us = |it: &Arc<Provider>| {
+            besides != Some(it.node_id())
+                && self.pinned_to().is_none_or(|pin| pin.node_id() == it.node_id())
+        };
+        view.ready.iter().any(is_for_us)
+    }
+
+    /// Whether the call's time is over before such a pause is.
+    pub(crate) fn ends_within(&self, pause: Duration) -> bool {
+        if let Some(deadline) = self.deadline {
+            return deadline.remaining() <= pause;
+        }
+        let Some(limit) = self.limit.towards(false) else { return false };
+        limit <= self.replay.progress().unwrap_or(self.started).elapsed().saturating_add(pause)
+    }
+
     /// The node that every attempt has to go to.
     pub(crate) fn pinned_to(&self) -> Option<&Arc<Provider>> {
         self.pin.as_ref()?.get()
     }
 
-    /// The request for one attempt, with what is left of the deadline.
-    pub(crate) fn request(&self, body: Attempt) -> Request<Attempt> {
+    /// The request for one attempt, with what is left of the deadline, and after how many that may have been processed.
+    pub(crate) fn request(&self, body: Attempt, processed: u32) -> Request<Attempt> {
         let mut head = self.head.clone();
+        if 0 < processed {
+            head.headers.insert(PREVIOUS_ATTEMPTS, processed.into());
+        }
         if let Some(deadline) = self.deadline {
             head.headers.insert(GRPC_TIMEOUT, timeout::encode(deadline.remaining()));
         }

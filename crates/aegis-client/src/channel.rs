@@ -12,6 +12,7 @@ use tower_service::Service as TowerService;
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::limit::ResponseLimit;
+use crate::policy::{CallPolicy, Policies};
 use crate::service::Service;
 use crate::view::Provider;
 use crate::{Error, Explanation};
@@ -24,21 +25,37 @@ use crate::{Error, Explanation};
 ///
 /// A call goes to a connected provider, in turns (exact round robin). While the first sync or a first connection is
 /// under way it waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never
-/// was processed goes to another provider: the [crate's documentation](crate#how-a-call-finds-its-way) says when.
+/// was processed goes to another provider, and one that is idempotent under the conditions of its [`CallPolicy`]: the
+/// [crate's documentation](crate#how-a-call-finds-its-way) says when.
 ///
 /// A deadline (`Request::set_timeout`, or that of the handler the call is made in) covers the whole call; without one, a
 /// response limit of 10 s runs up to the response headers.
+///
+/// An answer that is a failed status and nothing else comes as the error, as a broken connection does; its status keeps
+/// a [`Failure`](crate::Failure).
 #[derive(Clone, Debug)]
 pub struct ServiceChannel {
     pub(crate) service: Arc<Service>,
     pub(crate) limit: ResponseLimit,
+    pub(crate) policies: Policies,
     pub(crate) pin: Option<Arc<OnceLock<Arc<Provider>>>>,
 }
 
 impl ServiceChannel {
-    pub(crate) fn new(service: Arc<Service>) -> Self {
+    pub(crate) fn new(service: Arc<Service>, policies: Policies) -> Self {
         let limit = service.pool.limit;
-        Self { service, limit, pin: None }
+        Self { service, limit, policies, pin: None }
+    }
+
+    /// How the calls of a method are made, `/package.Service/Method`, or those of a whole gRPC service, `package.Service`
+    /// (default: as the pool says).
+    ///
+    /// A method's own policy counts before that of its service, and takes its place as a whole. Of two for one name the
+    /// later one counts.
+    #[must_use]
+    pub fn policy(mut self, name: &str, policy: CallPolicy) -> Self {
+        self.policies.set(name, policy);
+        self
     }
 
     /// Limits how long a call without a deadline waits for its response headers (default: the pool's, which is 10 s, and no
@@ -109,10 +126,10 @@ impl ServiceChannel {
         !self.service.view.load().ready.is_empty()
     }
 
-    /// The channel of another service, with the limits of this one.
+    /// The channel of another service, with the limits and policies of this one.
     pub(crate) fn of(&self, info: ServiceInfo) -> Self {
         let service = self.service.pool.service(info);
-        Self { service, limit: self.limit, pin: None }
+        Self { service, limit: self.limit, policies: self.policies.clone(), pin: None }
     }
 
     pub(crate) async fn connected(&self, count: usize) -> Result<(), Error> {

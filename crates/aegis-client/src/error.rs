@@ -114,10 +114,17 @@ impl Error {
         None
     }
 
-    /// The same status, which keeps this error.
-    pub(crate) fn kept_in(self, mut status: Status) -> Status {
-        status.set_source(Arc::new(Kept(self)));
-        status
+    /// Its code and words, without the error itself.
+    pub(crate) fn status(&self) -> Status {
+        // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
+        let text = Chain::new(self).to_string();
+        match self {
+            Self::NoTlsConfig { .. } => Status::internal(text),
+            Self::Closed
+            | Self::NoProviders { .. }
+            | Self::NotReady { .. }
+            | Self::PinLost { .. } => Status::unavailable(text),
+        }
     }
 
     fn word(&self) -> &'static str {
@@ -138,7 +145,7 @@ impl fmt::Debug for Error {
 }
 
 /// An error within a status, whose message tells it already: tonic prints the source of a status behind its message.
-struct Kept(Error);
+pub(crate) struct Kept(pub(crate) Error);
 
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,16 +164,9 @@ impl StdError for Kept {}
 impl From<Error> for Status {
     /// With all that the error says, for our own caller: see [`Error`] on handlers that pass it on.
     fn from(error: Error) -> Self {
-        // With its causes, which would be lost where only the message travels: to a log, or through a handler's `?`.
-        let text = Chain::new(&error).to_string();
-        let status = match error {
-            Error::NoTlsConfig { .. } => Self::internal(text),
-            Error::Closed
-            | Error::NoProviders { .. }
-            | Error::NotReady { .. }
-            | Error::PinLost { .. } => Self::unavailable(text),
-        };
-        error.kept_in(status)
+        let mut status = error.status();
+        status.set_source(Arc::new(Kept(error)));
+        status
     }
 }
 

@@ -57,15 +57,21 @@
 //! 2. What was never processed goes to the next one, as gRFC A6 has it for transparent retries: the request did not
 //!    leave this process, a GOAWAY left its stream out (RFC 9113 §6.8), the stream was reset with `REFUSED_STREAM`
 //!    (§8.7), or a node said that it does not serve the service.
-//! 3. Repeats after a provider has seen the request keep to a budget: a tenth of the service's calls and three a second,
+//! 3. What a provider may have processed is sent again only if the call is idempotent, which [`CallPolicy`] says of a
+//!    method and [`RequestExt::idempotent`] of a call, and only before its answer has begun (gRFC A6): after a lost
+//!    connection or a failure with a code that is retried, three attempts in all, to another provider where there is one,
+//!    when the provider that failed says (`grpc-retry-pushback-ms`, `google.rpc.RetryInfo`). It also leaves a provider
+//!    whose connection has stalled, or that is slower than the policy's `try_timeout`.
+//! 4. Repeats after a provider has seen the request keep to a budget: a tenth of the service's calls and three a second,
 //!    looked at over 10 s (as Finagle's `RetryBudget`, with other numbers).
-//! 4. A call without a provider waits while the first sync or a first connection is under way, 5 s at most; marked with
+//! 5. A call without a provider waits while the first sync or a first connection is under way, 5 s at most; marked with
 //!    [`RequestExt::wait_ready`] it waits on (gRPC's *wait for ready*).
+//!
+//! A call that fails says with whom and why: [`Failure`].
 //!
 //! # What it does not do
 //!
-//! It retries only what was provably never processed: no retries by status, no hedging, and no balancer but exact
-//! round robin. It does not serve; a node is aegis-node's.
+//! No hedging, and no balancer but exact round robin. It does not serve; a node is aegis-node's.
 //!
 //! # Features
 //!
@@ -78,6 +84,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod acquire;
 mod attempts;
 mod balance;
 mod body;
@@ -90,11 +97,15 @@ mod client;
 pub mod deadline;
 mod error;
 mod explain;
+mod failure;
 mod headers;
 mod limit;
 mod line;
 mod load;
+mod outcome;
+mod policy;
 mod pool;
+mod pushback;
 mod replay;
 mod request;
 mod service;
@@ -109,7 +120,9 @@ pub use channel::{ResponseFuture, ServiceChannel};
 pub use client::ServiceClient;
 pub use error::Error;
 pub use explain::{Candidate, Explanation, Verdict};
+pub use failure::{FailedAttempt, Failure, Stopped};
 pub use headers::{NOT_SERVED, REFUSED_HEADER, SERVICE_HEADER};
+pub use policy::CallPolicy;
 pub use pool::ServicePool;
 pub use request::RequestExt;
 

@@ -164,11 +164,6 @@ impl Measure {
         Self { provider, began: now, finished: false }
     }
 
-    #[expect(dead_code, reason = "for the retries to come")]
-    pub(crate) fn provider(&self) -> &Arc<Provider> {
-        &self.provider
-    }
-
     /// Says how the attempt ended; only the first outcome counts.
     pub(crate) fn finish(&mut self, outcome: Outcome, now: Instant) {
         if !std::mem::replace(&mut self.finished, true) {

@@ -9,8 +9,9 @@ use aegis_transport::Connections;
 use tokio::runtime::Handle;
 
 use crate::limit::ResponseLimit;
+use crate::policy::Policies;
 use crate::shared::{Shared, Source};
-use crate::{Explanation, PoolBuilder, ServiceChannel};
+use crate::{CallPolicy, Explanation, PoolBuilder, ServiceChannel};
 
 /// Connections to the providers of services, shared by all clients made from it.
 ///
@@ -19,6 +20,7 @@ use crate::{Explanation, PoolBuilder, ServiceChannel};
 #[derive(Clone)]
 pub struct ServicePool {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) policies: Policies,
 }
 
 impl ServicePool {
@@ -46,12 +48,35 @@ impl ServicePool {
             Source::Node(follower),
             Handle::current(),
         );
-        Self { shared }
+        Self { shared, policies: Policies::default() }
     }
 
     /// The channel of a service; its providers are dialled from now on, in the background.
     pub fn channel(&self, info: ServiceInfo) -> ServiceChannel {
-        ServiceChannel::new(self.shared.service(info))
+        ServiceChannel::new(self.shared.service(info), self.policies.clone())
+    }
+
+    /// The same pool for clients whose calls of a method, or of a whole gRPC service, are made like this (default: no call
+    /// is repeated once a provider may have seen it).
+    ///
+    /// Pools and channels that were made before are as they were; [`ServiceChannel::policy`] says what a name is.
+    ///
+    /// ```
+    /// use aegis_client::CallPolicy;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// # let mesh = aegis_testing::TestMesh::in_memory();
+    /// # let node = mesh.node("vicky-1");
+    /// let reads = CallPolicy::new().idempotent();
+    /// let pool = node.pool().with_policy("/aegis.identity.v1.IdentityService/GetUser", reads);
+    /// # drop(pool);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_policy(mut self, name: &str, policy: CallPolicy) -> Self {
+        self.policies.set(name, policy);
+        self
     }
 
     /// The directory of the mesh as this pool follows it; of static providers, what the builder was told.

@@ -41,6 +41,13 @@ pub trait RequestExt: Sized {
     #[must_use]
     fn wait_ready(self) -> Self;
 
+    /// Says that to run this call twice is as good as to run it once (default: what the policy of its method says, which is
+    /// no where there is none): it may be sent again although a provider has had it.
+    ///
+    /// [`CallPolicy`](crate::CallPolicy) says when it is, and is how all calls of a method are marked.
+    #[must_use]
+    fn idempotent(self) -> Self;
+
     /// Leaves the deadline of the handler that makes this call aside (default: it counts): work that must outlive it.
     ///
     /// See [`deadline`](crate::deadline).
@@ -55,6 +62,11 @@ impl<T> RequestExt for tonic::Request<T> {
         self
     }
 
+    fn idempotent(mut self) -> Self {
+        self.extensions_mut().insert(Idempotent);
+        self
+    }
+
     fn without_inherited_deadline(mut self) -> Self {
         self.extensions_mut().insert(WithoutInheritedDeadline);
         self
@@ -65,18 +77,26 @@ impl<T> RequestExt for tonic::Request<T> {
 struct WaitReady;
 
 #[derive(Clone, Copy, Debug)]
+struct Idempotent;
+
+#[derive(Clone, Copy, Debug)]
 struct WithoutInheritedDeadline;
 
 /// The marks found on a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Marks {
+    pub(crate) idempotent: bool,
     pub(crate) wait_ready: bool,
     pub(crate) without_inherited_deadline: bool,
 }
 
 impl Marks {
     pub(crate) fn of(extensions: &Extensions) -> Self {
+        if extensions.is_empty() {
+            return Self::default();
+        }
         Self {
+            idempotent: extensions.get::<Idempotent>().is_some(),
             wait_ready: extensions.get::<WaitReady>().is_some(),
             without_inherited_deadline: extensions.get::<WithoutInheritedDeadline>().is_some(),
         }

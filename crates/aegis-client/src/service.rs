@@ -33,9 +33,20 @@ pub(crate) struct Service {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) calls: AtomicU64,
+    pub(crate) attempts: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) try_timeouts: AtomicU64,
+    pub(crate) stalls_left: AtomicU64,
+    pub(crate) pushbacks: AtomicU64,
     pub(crate) moved: AtomicU64,
     pub(crate) over_budget: AtomicU64,
     pub(crate) looks: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Service {
@@ -86,12 +97,12 @@ impl Service {
         self.views.send_replace(());
     }
 
-    /// Whether the budget lets a refused request go out again.
-    pub(crate) fn may_repeat(&self) -> bool {
+    /// Whether the budget lets a request that a peer has seen go out again; a refusal is counted unless it was before.
+    pub(crate) fn may_repeat(&self, count: bool) -> bool {
         let calls = self.counts.calls.load(Ordering::Relaxed);
         let may = self.budget.withdraw(calls, Instant::now());
-        if !may {
-            self.counts.over_budget.fetch_add(1, Ordering::Relaxed);
+        if !may && count {
+            Counts::add(&self.counts.over_budget);
         }
         may
     }

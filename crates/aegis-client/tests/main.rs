@@ -22,5 +22,6 @@ mod moves;
 mod pinning;
 mod replaying;
 mod requests;
+mod retries;
 mod seeds;
 mod waiting;

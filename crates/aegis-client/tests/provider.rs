@@ -25,6 +25,14 @@ pub(crate) enum Act {
     AnswerAfter(Duration),
     /// Answers with this status.
     Fail(u8),
+    /// Answers with this status and these headers.
+    FailWith(u8, Vec<(&'static str, String)>),
+    /// Reads it and answers with this status.
+    FailAfterReading(u8),
+    /// Answers with a message, and then this status.
+    FailAfterMessage(u8),
+    /// Answers with a message, and closes the TCP connection.
+    CutAfterMessage,
     /// Reads it and never answers.
     Hang,
     /// Reads so many bytes of it, and resets the stream with `REFUSED_STREAM`.
@@ -39,6 +47,8 @@ pub(crate) enum Act {
     NotServedAfter,
     /// Resets the stream.
     Reset(Reason),
+    /// The same, after a while.
+    ResetAfter(Duration, Reason),
     /// Closes the TCP connection.
     Cut,
     /// Drains the connection, and answers this one request.
@@ -190,9 +200,11 @@ async fn serve(io: TcpStream, tls: Tls, state: Arc<State>) {
     let max_age = *state.max_age.lock().unwrap();
     let mut aged = std::pin::pin!(tokio::time::sleep(max_age));
     let mut draining = false;
+    let mut cut = std::pin::pin!(None::<tokio::time::Sleep>);
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
+            () = async { cut.as_mut().as_pin_mut().unwrap().await }, if cut.is_some() => return,
             () = &mut aged, if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
@@ -212,6 +224,10 @@ async fn serve(io: TcpStream, tls: Tls, state: Arc<State>) {
                 handlers.spawn(handle(Act::Answer, body, respond, Arc::clone(&state)));
             }
             act => {
+                if matches!(act, Act::CutAfterMessage) {
+                    // Time for the message to go out.
+                    cut.set(Some(tokio::time::sleep(Duration::from_millis(50))));
+                }
                 handlers.spawn(handle(act, body, respond, Arc::clone(&state)));
             }
         }
@@ -245,6 +261,34 @@ async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, st
             }
         }
         Act::Fail(code) => drop(respond.send_response(head(Some(code)), true)),
+        Act::FailWith(code, headers) => {
+            let mut head = head(Some(code));
+            for (name, value) in headers {
+                head.headers_mut().append(name, value.parse().unwrap());
+            }
+            drop(respond.send_response(head, true));
+        }
+        Act::FailAfterReading(code) => {
+            read(body, &state).await;
+            drop(respond.send_response(head(Some(code)), true));
+        }
+        Act::FailAfterMessage(code) => {
+            let mut send = respond.send_response(head(None), false).unwrap();
+            send.send_data(message(&[]), false).unwrap();
+            let status = HeaderValue::from(u16::from(code));
+            drop(
+                send.send_trailers(HeaderMap::from_iter([(
+                    "grpc-status".parse().unwrap(),
+                    status,
+                )])),
+            );
+        }
+        Act::CutAfterMessage => {
+            let mut send = respond.send_response(head(None), false).unwrap();
+            send.send_data(message(&[]), false).unwrap();
+            // Until the connection has ended under it.
+            drop(std::future::poll_fn(|cx| send.poll_reset(cx)).await);
+        }
         Act::Hang => {
             read(body, &state).await;
             drop(std::future::poll_fn(|cx| respond.poll_reset(cx)).await);
@@ -287,6 +331,10 @@ async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, st
             drop(send.send_trailers(trailers));
         }
         Act::Reset(reason) => respond.send_reset(reason),
+        Act::ResetAfter(delay, reason) => {
+            tokio::time::sleep(delay).await;
+            respond.send_reset(reason);
+        }
         Act::Cut | Act::GoAway => unreachable!("handled by the connection"),
     }
 }

@@ -79,6 +79,12 @@ impl CallError {
         self.never_sent
     }
 
+    /// Whether the request itself is why it failed, before anything of it was sent: its metadata is too large, or it
+    /// cannot be written in HTTP/2.
+    pub fn is_unsendable(&self) -> bool {
+        matches!(self.cause, Cause::LongHead { .. } | Cause::Request(_))
+    }
+
     /// The node the call was sent to.
     pub fn node_id(&self) -> &NodeId {
         &self.node

@@ -88,8 +88,8 @@
 //! # What it does not do
 //!
 //! It carries no traffic of programs that are not written against it, issues no certificates for production,
-//! retries no call that may have reached a provider, and installs nothing global: no crypto provider, no tracing
-//! subscriber, no panic hook.
+//! retries no call that may have reached a provider unless it is marked idempotent, and installs nothing global: no
+//! crypto provider, no tracing subscriber, no panic hook.
 //!
 //! # Features
 //!

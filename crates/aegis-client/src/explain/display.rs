@@ -9,14 +9,15 @@ const SPELLED_OUT: usize = 3;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { calls, moved, over_budget, .. } = self;
+        let Self { calls, attempts, moved, retries, over_budget, .. } = self;
         if self.candidates.is_empty() {
             write!(f, "{}: {}", self.service, self.summary())?;
         } else {
             let (eligible, all) = (self.eligible(), self.candidates.len());
             write!(f, "{}: {eligible} of {all} providers are called", self.service)?;
         }
-        write!(f, " ({calls} calls, {moved} moved, {over_budget} over budget)")?;
+        write!(f, " ({calls} calls, {attempts} attempts, {moved} moved, {retries} retried")?;
+        write!(f, ", {over_budget} over budget)")?;
         for candidate in &self.candidates {
             write!(f, "\n  {candidate} ({} picks)", candidate.picks)?;
         }
@@ -154,7 +155,12 @@ mod tests {
             other_versions: versions.iter().map(|it| ServiceVersion::new(it).unwrap()).collect(),
             candidates: verdicts.into_iter().enumerate().map(candidate).collect(),
             calls: 3,
+            attempts: 6,
             moved: 2,
+            retries: 1,
+            try_timeouts: 0,
+            stalls_left: 0,
+            pushbacks: 0,
             over_budget: 1,
             looks: 0,
         }
@@ -253,7 +259,7 @@ mod tests {
                 vec![eligible, Verdict::Connecting { failures: 0, error: None }]
             )
             .to_string(),
-            "identity/v2: 1 of 2 providers are called (3 calls, 2 moved, 1 over budget)\n  \
+            "identity/v2: 1 of 2 providers are called (3 calls, 6 attempts, 2 moved, 1 retried, 1 over budget)\n  \
              node-0 at 127.0.0.1:1: called, 2 of 100 streams in use on 1 connection (7 picks)\n  \
              node-1 at 127.0.0.1:1: connecting (7 picks)"
         );

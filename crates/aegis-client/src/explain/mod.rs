@@ -55,9 +55,19 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
     /// Calls begun on the service's channels.
     pub calls: u64,
+    /// Requests given to a provider, the repeated ones included.
+    pub attempts: u64,
     /// Requests that were never processed and went to a provider once more.
     pub moved: u64,
-    /// Requests that a provider refused and that the budget did not let move again.
+    /// Requests of idempotent calls that a provider may have processed and that were sent once more.
+    pub retries: u64,
+    /// Calls that left a provider because it had not begun to answer within their `try_timeout`.
+    pub try_timeouts: u64,
+    /// Calls that left a provider because its connection had stalled.
+    pub stalls_left: u64,
+    /// Failures with which a provider said when, or whether, the call may be sent again.
+    pub pushbacks: u64,
+    /// Repeats that the budget did not allow.
     pub over_budget: u64,
     /// How often the pool looked at the providers anew, because the directory or a connection changed. Calls, and
     /// streams that become free, do not add to it.
@@ -213,7 +223,12 @@ pub(crate) fn explain(
         other_versions: other_versions.into_iter().collect(),
         candidates,
         calls: count(|counts| &counts.calls),
+        attempts: count(|counts| &counts.attempts),
         moved: count(|counts| &counts.moved),
+        retries: count(|counts| &counts.retries),
+        try_timeouts: count(|counts| &counts.try_timeouts),
+        stalls_left: count(|counts| &counts.stalls_left),
+        pushbacks: count(|counts| &counts.pushbacks),
         over_budget: count(|counts| &counts.over_budget),
         looks: count(|counts| &counts.looks),
     }
