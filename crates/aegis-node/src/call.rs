@@ -26,7 +26,7 @@ use crate::handler::Handler;
 use crate::message::Limited;
 use crate::request_body::RequestBody;
 
-/// Serves one request to its end.
+/// Serves one request, which has arrived at that moment, to its end.
 ///
 /// Dropping the future resets the stream.
 pub(crate) async fn serve(
@@ -34,10 +34,11 @@ pub(crate) async fn serve(
     respond: SendResponse<Bytes>,
     handler: Result<Handler, Refusal>,
     shared: Arc<Shared>,
+    arrived: Instant,
 ) {
     let shared = &*shared;
     let deadline = match timeout::parse(request.headers()) {
-        Ok(timeout) => timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        Ok(timeout) => timeout.and_then(|timeout| arrived.checked_add(timeout)),
         Err(error) => {
             let answer = Status::invalid_argument(error.to_string()).into_http();
             return write(answer, respond, shared, &mut End::new(None, shared)).await;

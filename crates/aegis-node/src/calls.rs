@@ -12,6 +12,7 @@ use h2::server::{Connection, SendResponse};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::call;
 use crate::connection::Shared;
@@ -63,13 +64,15 @@ impl Calls {
     /// Runs what has arrived: in place what is likely to be over at once, in a task each what is not.
     pub(crate) fn begin(&mut self, arrived: &mut Arrived, shared: &Arc<Shared>) {
         let mut budget = Budget::new(Stopwatch::start());
+        // A call's time runs from here, also while it waits for its turn.
+        let now = Instant::now();
         for (request, respond) in arrived.0.drain(..) {
             shared.counters.calls.add(1);
             let (handler, pace) = match shared.routes.find(&request) {
                 Ok(route) => (Ok(route.handler.clone()), Some(Arc::clone(&route.pace))),
                 Err(refusal) => (Err(refusal), None),
             };
-            let call = Box::pin(call::serve(request, respond, handler, Arc::clone(shared)));
+            let call = Box::pin(call::serve(request, respond, handler, Arc::clone(shared), now));
             // A refusal runs no handler.
             if budget.lasts() && pace.as_ref().is_none_or(|pace| pace.is_short(budget.now())) {
                 let rest = poll_once(call);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 
 use crate::support::{
-    Answer, END_HEADERS, END_STREAM, Frames, Kind, Peer, node, node_with, post, request_block,
+    Answer, END_HEADERS, END_STREAM, Frames, Kind, Peer, node, node_with, post, read, request_block,
 };
 
 /// The answer to a request that differs from a good one as `change` says; the connection goes on.
@@ -213,6 +213,26 @@ async fn each_timeout_gets_its_documented_answer() {
         }
         peer.ask().await;
     }
+}
+
+#[tokio::test]
+async fn a_call_whose_time_passed_while_it_waited_for_its_turn_does_not_run() {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    peer.ask().await;
+    let mut calls = Vec::new();
+    // On one thread, so the last has to wait for the others, longer than it has time.
+    for (method, timeout) in [("Sleep60", "1S"), ("Sleep60", "1S"), ("Seen", "100m")] {
+        let mut request = post(method);
+        request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+        calls.push(peer.open(request).await.unwrap());
+    }
+    let mut codes = Vec::new();
+    for (answer, _stream) in calls {
+        codes.push(read(answer.await.unwrap()).await.unwrap().code().map(str::to_owned));
+    }
+    assert_eq!(codes, ["0", "0", "4"].map(|code| Some(code.to_owned())));
+    assert_eq!(lab.seen.calls(), 3, "it came to the handler");
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ mod as_tonic;
 mod builder;
 mod certificates_guide;
 mod crashed;
+mod deadlines;
 mod discovery;
 mod guide;
 mod handlers;

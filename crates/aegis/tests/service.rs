@@ -1,13 +1,15 @@
 //! A provider that does what a story needs, and tells what it saw.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aegis::client::{RequestExt as _, deadline};
 use aegis::{Caller, NodeBuilder, ServiceChannel, ServiceClient, ServiceInfo, ServicePool};
 use aegis_proto::identity::v1 as wire;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::IntervalStream;
 use tonic::codegen::BoxStream;
@@ -35,11 +37,18 @@ pub(crate) struct Seen {
     finished: AtomicU64,
     /// Handlers that were dropped before their end.
     cancelled: AtomicU64,
+    /// What was left of each call's deadline when it came to the handler.
+    left: Mutex<Vec<Option<Duration>>>,
 }
 
 impl Seen {
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// What was left of the last call's deadline when it came to the handler.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.left.lock().unwrap().last().copied().flatten()
     }
 
     pub(crate) fn finished(&self) -> u64 {
@@ -88,6 +97,18 @@ impl Identity {
     }
 }
 
+impl Identity {
+    async fn pass_on(
+        &self,
+        text: &str,
+        mark: impl FnOnce(Request<wire::GetUserRequest>) -> Request<wire::GetUserRequest>,
+    ) -> Result<Response<wire::GetUserResponse>, Status> {
+        let mut request = Request::new(wire::GetUserRequest { user_id: text.to_owned() });
+        request.set_timeout(3 * SECOND);
+        self.next.as_ref().unwrap().get()?.get_user(mark(request)).await
+    }
+}
+
 #[tonic::async_trait]
 impl IdentityService for Identity {
     async fn get_user(
@@ -96,6 +117,8 @@ impl IdentityService for Identity {
     ) -> Result<Response<wire::GetUserResponse>, Status> {
         let caller = Caller::from_request(&request)?;
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
+        let left = deadline::inherited().map(|at| Instant::from_std(at) - Instant::now());
+        self.seen.left.lock().unwrap().push(left);
         let running = Running(Arc::clone(&self.seen), false);
         let remote = request.remote_addr().map(|address| address.to_string()).unwrap_or_default();
         let local = request.local_addr().map(|address| address.to_string()).unwrap_or_default();
@@ -119,6 +142,15 @@ impl IdentityService for Identity {
             ("forever", _) => std::future::pending().await,
             ("panic", text) => panic!("{text}"),
             ("large", bytes) => response.id = "x".repeat(bytes.parse().unwrap()),
+            // Works for so many milliseconds, and then gives the next one three seconds.
+            ("later", text) => {
+                let (millis, text) = text.split_once(' ').unwrap();
+                tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await;
+                return self.pass_on(text, |request| request).await;
+            }
+            ("aside", text) => {
+                return self.pass_on(text, Request::without_inherited_deadline).await;
+            }
             ("relay", text) => {
                 return Ok(Response::new(ask(self.next.as_ref().unwrap(), text).await?));
             }

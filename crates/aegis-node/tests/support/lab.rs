@@ -3,7 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
@@ -129,6 +129,18 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
             std::thread::sleep(Duration::from_millis(30));
             ok([message(b"")])
         }
+        // The same, for so many milliseconds, without and with a processor.
+        method if method.starts_with("Sleep") => {
+            std::thread::sleep(millis(&method[5..]));
+            ok([message(b"")])
+        }
+        method if method.starts_with("Burn") => {
+            let end = Instant::now() + millis(&method[4..]);
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            ok([message(b"")])
+        }
         "Panic" => panic!("on purpose"),
         "Bomb" => {
             let _bomb = Bomb;
@@ -145,6 +157,10 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
         "Seen" => ok([message(format!("{} {}", seen.calls(), seen.cancelled()).as_bytes())]),
         _ => Status::unimplemented("no such experiment").into_http(),
     }
+}
+
+fn millis(text: &str) -> Duration {
+    Duration::from_millis(text.parse().unwrap())
 }
 
 /// Panics when a handler that holds it ends.
