@@ -79,6 +79,10 @@ impl FromStr for Address {
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
         let error = |reason| InvalidName::new(NameKind::Address, value, reason);
+        // What tonic's `Channel` is given.
+        if value.contains("://") {
+            return Err(error("it is a URL, but has to be host:port alone"));
+        }
         let Some((host, port)) = value.rsplit_once(':') else {
             return Err(error("it is not written host:port"));
         };
@@ -234,6 +238,19 @@ mod tests {
             "db.0x7:1",
         ] {
             assert!(bad.parse::<Address>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_url_is_told_what_to_leave_out() {
+        for url in [
+            "http://127.0.0.1:8443",
+            "https://db.example:1",
+            "http://db.example",
+            "https://[::1]:80/",
+        ] {
+            let error = url.parse::<Address>().unwrap_err().to_string();
+            assert!(error.ends_with("it is a URL, but has to be host:port alone"), "{error}");
         }
     }
 

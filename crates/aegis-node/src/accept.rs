@@ -141,6 +141,7 @@ impl Acceptor {
         let Handshake { remote, local, result } = handshake;
         let Accepted { stream, caller, .. } = match result {
             Some(Ok(accepted)) => accepted,
+            Some(Err(error @ AcceptError::Io { .. })) => return state.lost(remote, &error),
             Some(Err(error)) => {
                 let text = Chain::new(&error);
                 return state.refused(remote, None, error.reason(), &text);
@@ -277,6 +278,19 @@ impl State {
         if self.warned.admit(&peer, reason) {
             let node = node.map(tracing::field::display);
             tracing::warn!(peer = %address(remote), node, reason, "refused a connection: {text}");
+        }
+    }
+
+    /// Counts a handshake that the network or the end of the peer cut short, and says so once a minute.
+    ///
+    /// Nobody refused anybody, so it is no warning: consumers end while they still dial, and health checks only open and
+    /// close.
+    fn lost(&mut self, remote: Option<SocketAddr>, error: &AcceptError) {
+        self.counters.refused.add(1);
+        let reason = error.reason();
+        if self.warned.admit(&host(remote), reason) {
+            let text = Chain::new(error);
+            tracing::info!(peer = %address(remote), reason, "a connection came to nothing: {text}");
         }
     }
 

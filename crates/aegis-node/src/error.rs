@@ -35,7 +35,13 @@ pub enum BuildError {
         source: aegis_topology::InvalidDescription,
     },
     /// Two handlers have the same gRPC name.
-    #[error("{grpc_service} is registered twice")]
+    ///
+    /// A second version needs a proto package of its own; one handler that goes by several names is registered once and
+    /// the other names are given by [`advertise`](crate::NodeBuilder::advertise).
+    #[error(
+        "{grpc_service} is registered twice: give another version a proto package of its own, or register one handler \
+         and name it again with advertise"
+    )]
     Duplicate {
         /// The gRPC service name.
         grpc_service: String,

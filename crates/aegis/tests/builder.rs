@@ -68,6 +68,24 @@ fn mistakes_are_told_all_at_once() {
     );
 }
 
+/// Two versions from one proto package: the likely way to it.
+#[test]
+fn a_handler_registered_twice_is_told_the_two_ways_out() {
+    let (identity, ca) = (Identity::new("a"), TestCa::new());
+    let builder = Node::builder()
+        .id("a")
+        .node_type("test")
+        .address("127.0.0.1:0")
+        .tls(ca.options("a", "test"));
+    let twice =
+        builder.service(IDENTITY_V1, identity.server()).service(AUDIT_V1, identity.server());
+    assert_eq!(
+        twice.build().map(|_| ()).unwrap_err().to_string(),
+        "aegis.identity.v1.IdentityService is registered twice: give another version a proto package of its own, \
+         or register one handler and name it again with advertise"
+    );
+}
+
 #[test]
 fn a_node_needs_an_id_and_certificates() {
     assert!(matches!(Node::builder().id("a").build(), Err(BuildError::NoTlsConfig)));

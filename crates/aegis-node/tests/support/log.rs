@@ -14,8 +14,13 @@ impl Lines {
 
     /// The warnings that hold a word.
     pub(crate) fn warnings(&self, word: &str) -> Vec<String> {
+        self.lines_of("WARN", word)
+    }
+
+    /// The lines of a level that hold a word.
+    pub(crate) fn lines_of(&self, level: &str, word: &str) -> Vec<String> {
         let text = self.text();
-        let found = text.lines().filter(|line| line.contains("WARN") && line.contains(word));
+        let found = text.lines().filter(|line| line.contains(level) && line.contains(word));
         found.map(str::to_owned).collect()
     }
 }
@@ -44,7 +49,7 @@ pub(crate) fn listen() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
-        .with_max_level(tracing::Level::WARN)
+        .with_max_level(tracing::Level::INFO)
         .with_writer(lines.clone())
         .finish();
     (lines, tracing::subscriber::set_default(subscriber))

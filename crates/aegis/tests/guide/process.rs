@@ -19,11 +19,15 @@ impl Program {
             .env("NO_COLOR", "1")
             .current_dir(directory)
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = channel();
+        let errors = send.clone();
+        let out = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        let err = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|line| errors.send(line)));
         Self { child, lines }
     }
 
@@ -47,6 +51,11 @@ impl Program {
     /// Waits for its end, which has to be a good one.
     pub fn end(mut self) {
         assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Waits for its end, which has to be that of a program that failed.
+    pub fn fail(mut self) {
+        assert_eq!(self.child.wait().unwrap().code(), Some(1));
     }
 }
 
