@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aegis_core::{Chain, NodeId};
 use aegis_tls::{AcceptError, Accepted, Tls};
-use aegis_transport::{BoxIo, Io as _, Listener};
+use aegis_transport::{BoxIo, HeaderList, Io as _, Listener};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -171,7 +171,8 @@ impl Acceptor {
         let shared = Shared {
             routes: Arc::clone(&self.routes),
             message_bytes: self.limits.message_bytes,
-            header_bytes: usize::try_from(self.limits.header_list_bytes).unwrap_or(usize::MAX),
+            header_bytes: self.limits.header_list_bytes,
+            header_list: HeaderList::default(),
             terminate: self.stages.terminate.child_token(),
             counters: Arc::clone(&self.counters),
             caller,

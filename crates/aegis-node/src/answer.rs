@@ -48,12 +48,13 @@ async fn try_write(
     shared: &Shared,
     end: &mut End<'_>,
 ) -> Result<(), Gone> {
-    let (mut head, body) = match too_long(response.headers(), shared.header_bytes) {
+    let header_bytes = shared.longest_head();
+    let (mut head, body) = match too_long(response.headers(), header_bytes) {
         Some(status) => status.into_http(),
         None => response,
     }
     .into_parts();
-    trim(&mut head.headers, shared.header_bytes);
+    trim(&mut head.headers, header_bytes);
     let head = Response::from_parts(head, ());
     if body.is_end_stream() {
         respond.send_response(head, true)?;
@@ -67,11 +68,7 @@ async fn try_write(
     let second = if small { poll_fn(|cx| Poll::Ready(poll_once(cx))).await } else { Poll::Pending };
 
     let stream = respond.send_response(head, false)?;
-    let mut writer = Writer {
-        stream,
-        check: LengthCheck::new(shared.message_bytes),
-        header_bytes: shared.header_bytes,
-    };
+    let mut writer = Writer { stream, check: LengthCheck::new(shared.message_bytes), header_bytes };
     for polled in [first, second] {
         if let Poll::Ready(polled) = polled
             && writer.step(polled, end, small).await?

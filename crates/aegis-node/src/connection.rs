@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aegis_tls::Caller;
+use aegis_transport::{Greeted, HeaderList};
 use bytes::Bytes;
 use h2::server;
 use http::Extensions;
@@ -37,7 +38,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) routes: Arc<Routes>,
     pub(crate) message_bytes: usize,
-    pub(crate) header_bytes: usize,
+    /// What a header list that is sent may weigh at most, where the peer takes so much.
+    pub(crate) header_bytes: u32,
+    pub(crate) header_list: HeaderList,
     /// Cancelled when the calls of this connection have to end.
     pub(crate) terminate: CancellationToken,
     pub(crate) counters: Arc<Counters>,
@@ -47,6 +50,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The longest header list that is sent, in bytes.
+    ///
+    /// For a longer one than it takes, a client may end the connection, and with it other calls.
+    pub(crate) fn longest_head(&self) -> usize {
+        let theirs = self.header_list.get().unwrap_or(u32::MAX);
+        usize::try_from(theirs.min(self.header_bytes)).unwrap_or(usize::MAX)
+    }
+
     /// Tells a handler who calls and from where.
     pub(crate) fn describe(&self, extensions: &mut Extensions) {
         extensions.insert(self.caller.clone());
@@ -91,7 +102,7 @@ enum Stage {
 /// Dropping the future closes the connection and drops its handlers.
 pub(crate) async fn serve<IO>(
     io: IO,
-    shared: Shared,
+    mut shared: Shared,
     limits: Limits,
     drain: CancellationToken,
 ) -> Result<(), NoHttp2>
@@ -100,6 +111,8 @@ where
 {
     let (io, linger) = Lingering::new(io);
     let (io, activity) = Watched::new(io);
+    let (io, header_list) = Greeted::by_client(io);
+    shared.header_list = header_list;
     let handshake = timeout(limits.handshake_timeout, builder(&limits).handshake::<_, Bytes>(io));
     let mut connection = tokio::select! {
         biased;

@@ -90,7 +90,7 @@ impl Limits {
         self
     }
 
-    /// Bytes of all header fields of a request (default 16 KiB); the trailers of an answer keep to it too.
+    /// Bytes of all header fields of a request (default 16 KiB); head and trailers of an answer keep to it too, and to what the caller's SETTINGS allow.
     pub fn max_header_list_bytes(mut self, bytes: u32) -> Self {
         self.header_list_bytes = bytes;
         self

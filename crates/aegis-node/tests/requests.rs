@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request};
 
 use crate::support::{
-    Answer, END_HEADERS, END_STREAM, Frames, Kind, Peer, node, node_with, post, read, request_block,
+    Answer, END_HEADERS, END_STREAM, Frames, Kind, Peer, node, node_with, post, read,
+    request_block, tls,
 };
 
 /// The answer to a request that differs from a good one as `change` says; the connection goes on.
@@ -248,4 +249,12 @@ async fn an_answer_with_too_much_metadata_is_a_clear_error() {
     let (mesh, server, _lab) = node(Limits::default().max_header_list_bytes(64 << 10)).await;
     let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
     assert_eq!(peer.call(post("Metadata"), Bytes::new()).await.unwrap().code(), Some("0"));
+    // And to what the caller takes.
+    let io = tls(mesh.ca(), "peer", server.local_addr()).await.unwrap();
+    let peer = Peer::with(h2::client::Builder::new().max_header_list_size(16 << 10), io).await;
+    let peer = peer.unwrap();
+    let answer = peer.call(post("Metadata"), Bytes::new()).await.unwrap();
+    assert_eq!(answer.code(), Some("8"), "{answer:?}");
+    assert!(answer.text().contains("16384"), "{answer:?}");
+    peer.ask().await;
 }

@@ -79,7 +79,7 @@ impl Dialler {
                 .await
                 .map_err(|_| DialError::NoHandshake { address: address.clone(), limit })?
                 .map_err(|error| tls_error(address, error))?;
-        let (stream, header_list) = Greeted::new(stream);
+        let (stream, header_list) = Greeted::by_server(stream);
         let (sender, http2) = timeout_at(until, self.greet(stream))
             .await
             .map_err(|_| DialError::NoSettings { address: address.clone(), limit })?

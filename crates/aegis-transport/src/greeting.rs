@@ -12,32 +12,51 @@ const LONGEST: usize = 16 << 10;
 const SETTINGS: u8 = 4;
 const MAX_HEADER_LIST_SIZE: u16 = 6;
 
+/// What a client sends before its SETTINGS (RFC 9113 §3.4), in bytes.
+const PREFACE: usize = 24;
+
 /// The longest header list that the peer takes, once its first SETTINGS are here and if they say so.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct HeaderList(Arc<OnceLock<u32>>);
+pub struct HeaderList(Arc<OnceLock<u32>>);
 
 impl HeaderList {
-    pub(crate) fn get(&self) -> Option<u32> {
+    /// `SETTINGS_MAX_HEADER_LIST_SIZE`, in bytes as RFC 9113 §6.5.2 counts them.
+    pub fn get(&self) -> Option<u32> {
         self.0.get().copied()
     }
 }
 
 /// A plain byte stream that reads the peer's first SETTINGS as they pass: h2 keeps this one to itself.
 #[derive(Debug)]
-pub(crate) struct Greeted<IO> {
+pub struct Greeted<IO> {
     io: IO,
+    /// Bytes that come before them.
+    skip: usize,
     /// `None` once they have been read.
     reading: Option<(Vec<u8>, HeaderList)>,
 }
 
 impl<IO> Greeted<IO> {
-    pub(crate) fn new(io: IO) -> (Self, HeaderList) {
+    /// A connection to a server.
+    pub fn by_server(io: IO) -> (Self, HeaderList) {
+        Self::after(0, io)
+    }
+
+    /// A connection of a client.
+    pub fn by_client(io: IO) -> (Self, HeaderList) {
+        Self::after(PREFACE, io)
+    }
+
+    fn after(skip: usize, io: IO) -> (Self, HeaderList) {
         let list = HeaderList::default();
-        (Self { io, reading: Some((Vec::new(), list.clone())) }, list)
+        (Self { io, skip, reading: Some((Vec::new(), list.clone())) }, list)
     }
 
     fn note(&mut self, bytes: &[u8]) {
         let Some((read, list)) = &mut self.reading else { return };
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        let bytes = bytes.get(skipped..).unwrap_or_default();
         // The rest of what came with it is not kept.
         read.extend(bytes.iter().take(HEAD + LONGEST - read.len()));
         let Poll::Ready(payload) = settings(read) else { return };
@@ -128,10 +147,13 @@ mod tests {
     fn check(bytes: &[u8], expected: Option<u32>) {
         // However the bytes are cut.
         for piece in [1, 2, 7, bytes.len()] {
-            let (mut greeted, list) = Greeted::new(());
-            for piece in bytes.chunks(piece) {
-                greeted.note(piece);
-            }
+            let (mut greeted, list) = Greeted::by_server(());
+            bytes.chunks(piece).for_each(|piece| greeted.note(piece));
+            assert_eq!(list.get(), expected, "{bytes:?} in pieces of {piece}");
+
+            let (mut greeted, list) = Greeted::by_client(());
+            let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes].concat();
+            bytes.chunks(piece).for_each(|piece| greeted.note(piece));
             assert_eq!(list.get(), expected, "{bytes:?} in pieces of {piece}");
         }
     }
@@ -151,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_peer_is_bounded() {
-        let (mut greeted, _list) = Greeted::new(());
+        let (mut greeted, _list) = Greeted::by_server(());
         greeted.note(&[0, 0x40, 0, SETTINGS]);
         for _ in 0..100 {
             greeted.note(&[0; 1_000]);

@@ -99,7 +99,10 @@ pub use body::ResponseBody;
 pub use cache::{Connections, Target};
 pub use call_error::{CallError, NeverSent};
 pub use channel::NodeChannel;
+// For the other end of a connection, in aegis-node.
 pub use error::{DialError, Unavailable};
+#[doc(hidden)]
+pub use greeting::{Greeted, HeaderList};
 pub use link::{Link, LinkStatus};
 pub use network::{BoxFuture, BoxIo, Io, Listener, Network, Tcp};
 pub use pulse::Pulse;

@@ -148,9 +148,10 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
         }
         "Metadata" => {
             let mut response = ok([message(b"x")]);
-            response
-                .headers_mut()
-                .insert("long", HeaderValue::from_str(&"x".repeat(20_000)).unwrap());
+            for _ in 0..40 {
+                let value = HeaderValue::from_str(&"x".repeat(1_000)).unwrap();
+                response.headers_mut().append("long", value);
+            }
             response
         }
         // How many calls came, and how many of them were given up.

@@ -75,8 +75,15 @@ impl Peer {
     }
 
     pub(crate) async fn over(io: ClientStream<BoxIo>) -> Result<Self, h2::Error> {
+        Self::with(&mut Builder::new(), io).await
+    }
+
+    pub(crate) async fn with(
+        builder: &mut Builder,
+        io: ClientStream<BoxIo>,
+    ) -> Result<Self, h2::Error> {
         // Its own guards are none of what is tested here.
-        let handshake = Builder::new()
+        let handshake = builder
             .data_frame_budget(256 << 20)
             // One stream's window times as many as are left unread here.
             .initial_connection_window_size(16 * 65_535)
