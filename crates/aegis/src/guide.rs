@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`quickstart`] | a first provider and consumer with a proto of your own, in a quarter of an hour |
 //! | [`services`] | defining, registering, calling, authorizing and versioning services |
+//! | [`resilience`] | what is sent again when a provider fails, what never is, and how to read a failure |
 //! | [`certificates`] | what a certificate has to say, and who issues it |
 //! | [`adopting`] | programs that use tonic already |
 //! | [`testing`] | a mesh in a test |
@@ -17,6 +18,10 @@ pub mod quickstart {
 
 pub mod services {
     #![doc = include_str!("guide/services.md")]
+}
+
+pub mod resilience {
+    #![doc = include_str!("guide/resilience.md")]
 }
 
 pub mod certificates {
