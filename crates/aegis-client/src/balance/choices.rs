@@ -7,7 +7,7 @@ use aegis_topology::NodeEntry;
 
 use crate::profile::Profile;
 
-/// The providers that a call may go to, for a [`Balance`] to choose from: connected, answering PINGs, not ejected, and
+/// The providers that a call may go to, for a [`Balance`](super::Balance) to choose from: connected, answering PINGs, not ejected, and
 /// not among those that the call has been to.
 ///
 /// There is at least one, in the order of their ids. Where none had to be left out, they are the same in the same order

@@ -319,7 +319,8 @@ mod tests {
         candidate.ejections = 3;
         assert_eq!(
             explanation.to_string(),
-            "identity/v2: 0 of 1 providers are called (3 calls, 2 moved, 1 over budget, 3 ejections)\n  \
+            "identity/v2: 0 of 1 providers are called (3 calls, 6 attempts, 2 moved, 1 retried, \
+             1 over budget, 3 ejections)\n  \
              node-0 at 127.0.0.1:1: ejected, 5 calls failed in a row; it is asked again in 1.5s \
              (7 picks, 4 in flight, 1.2 ms, weight 50, ejected 3 times)"
         );
