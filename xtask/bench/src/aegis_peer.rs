@@ -7,7 +7,7 @@ use std::time::Duration;
 use aegis::{Node, ServiceClient, ServiceInfo, ServicePool};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 
-use crate::arguments::{Providers, Serve};
+use crate::arguments::{Known, Providers, Serve};
 use crate::client::Aegis;
 use crate::load::announce;
 use crate::{Outcome, certificates, service};
@@ -30,17 +30,24 @@ pub(crate) async fn serve(certs: &Path, serve: Serve) -> Outcome<()> {
     Ok(())
 }
 
-/// A client with a connection to each provider.
+/// A client that is connected to its providers.
 pub(crate) async fn connect(certs: &Path, providers: &Providers) -> Outcome<Aegis> {
     let mut pool = ServicePool::builder().tls(certificates::options(certs, certificates::CLIENT));
-    if providers.foreign {
-        for (id, address) in providers.named() {
-            pool = pool.foreign_provider(id, address.to_string(), [IDENTITY_V1]);
+    match providers.known {
+        Known::Seeds => pool = pool.seeds(providers.addresses.iter().map(SocketAddr::to_string)),
+        Known::Fixed => {
+            for (id, address) in providers.named() {
+                pool = pool.provider(id, address.to_string(), [IDENTITY_V1]);
+            }
         }
-    } else {
-        pool = pool.seeds(providers.addresses.iter().map(SocketAddr::to_string));
+        Known::Foreign => {
+            for (id, address) in providers.named() {
+                pool = pool.foreign_provider(id, address.to_string(), [IDENTITY_V1]);
+            }
+        }
     }
     let identity = ServiceClient::new(&pool.build()?, IDENTITY_V1, IdentityServiceClient::new);
-    identity.wait_ready(providers.addresses.len(), Duration::from_secs(10)).await?;
+    let ready = providers.ready.unwrap_or(providers.addresses.len());
+    identity.wait_ready(ready, Duration::from_secs(10)).await?;
     Ok(identity)
 }

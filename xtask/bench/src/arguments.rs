@@ -11,19 +11,24 @@ use crate::{Outcome, certificates};
 
 const USAGE: &str = "\
 usage: aegis-bench certs --certs DIR
-       aegis-bench serve SYSTEM --certs DIR [--number N] [--listen ADDR] [--join ADDR] [--burn TIME[@1/N]]
-       aegis-bench call SYSTEM --certs DIR --address ADDR.. [--foreign] [--server-pid PID]..
-                   [--runtime current_thread|multi_thread] [--in-flight N] [--seconds S]
+       aegis-bench serve raw|aegis|hung --certs DIR [--number N] [--listen ADDR] [--join ADDR] [--burn TIME[@1/N]]
+                   [--delay SECONDS]
+       aegis-bench call|connect SYSTEM CLIENT [--deadline SECONDS] [--idempotent] [--rate N] [--bulk STREAMS]
+       aegis-bench stream SYSTEM CLIENT --size BYTES
 
-SYSTEM is raw or aegis; for a client also balance-list. A server prints its address; a client prints one line of JSON.
-The n-th address is of the server with number n, whose id is server-n. With --foreign they are servers that are not aegis.";
+CLIENT is --certs DIR --address ADDR.. [--fixed|--foreign] [--ready N] [--server-pid PID].. [--in-flight N] [--seconds S]
+[--runtime current_thread|multi_thread]; SYSTEM is raw, aegis, balance-list or p2c.
+A server prints its address; a client prints one line of JSON.
+The n-th address is of the server with number n, whose id is server-n. An aegis client takes them for seeds; with --fixed for
+all providers that there are, with --foreign for servers that are not aegis.";
 
-/// What is measured.
+/// What a client is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum System {
     Raw,
     Aegis,
     BalanceList,
+    P2c,
 }
 
 impl FromStr for System {
@@ -34,7 +39,8 @@ impl FromStr for System {
             "raw" => Ok(Self::Raw),
             "aegis" => Ok(Self::Aegis),
             "balance-list" => Ok(Self::BalanceList),
-            _ => Err(format!("{text:?} is neither raw, aegis nor balance-list")),
+            "p2c" => Ok(Self::P2c),
+            _ => Err(format!("{text:?} is neither raw, aegis, balance-list nor p2c")),
         }
     }
 }
@@ -77,8 +83,21 @@ impl Flavor {
 #[derive(Clone, Copy)]
 pub(crate) enum Command {
     Certs,
-    Serve(System),
-    Call(System),
+    ServeRaw,
+    ServeAegis,
+    /// Accept connections, and say nothing on them.
+    ServeHung,
+    Client(System, Work),
+}
+
+/// What a client does.
+#[derive(Clone, Copy)]
+pub(crate) enum Work {
+    Call,
+    /// Call on a new connection each time.
+    Connect,
+    /// Read messages of this size.
+    Stream(usize),
 }
 
 /// What a server is told.
@@ -90,11 +109,22 @@ pub(crate) struct Serve {
 }
 
 /// The servers of a client.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Providers {
     pub(crate) addresses: Vec<SocketAddr>,
-    /// They are not aegis.
-    pub(crate) foreign: bool,
+    pub(crate) known: Known,
+    /// How many have to be connected before the first call; all if it does not say.
+    pub(crate) ready: Option<usize>,
+}
+
+/// What an aegis client knows of its providers.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Known {
+    /// Where to learn who there is.
+    #[default]
+    Seeds,
+    Fixed,
+    Foreign,
 }
 
 impl Providers {
@@ -122,7 +152,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn parse() -> Outcome<Arguments> {
-    let mut words: Vec<String> = Vec::new();
+    let (mut words, mut size) = (Vec::new(), 64);
     let mut arguments = Arguments {
         command: Command::Certs,
         certs: PathBuf::new(),
@@ -146,12 +176,18 @@ pub(crate) fn parse() -> Outcome<Arguments> {
             Long("join") => serve.join = Some(parser.value()?.parse()?),
             Long("burn") => serve.behaviour.burn = Some(parser.value()?.parse()?),
             Long("address") => providers.addresses.push(parser.value()?.parse()?),
-            Long("foreign") => providers.foreign = true,
+            Long("fixed") => providers.known = Known::Fixed,
+            Long("foreign") => providers.known = Known::Foreign,
+            Long("ready") => providers.ready = Some(parser.value()?.parse()?),
+            Long("size") => size = parser.value()?.parse()?,
+            Long("rate") => plan.rate = Some(parser.value()?.parse()?),
+            Long("idempotent") => plan.idempotent = true,
+            Long("bulk") => plan.bulk = parser.value()?.parse()?,
+            Long("deadline") => plan.deadline = Some(duration(parser.value()?.parse()?)?),
+            Long("delay") => serve.behaviour.delay = duration(parser.value()?.parse()?)?,
             Long("server-pid") => plan.servers.push(parser.value()?.parse()?),
             Long("in-flight") => plan.in_flight = parser.value()?.parse()?,
-            Long("seconds") => {
-                plan.measured = Duration::try_from_secs_f64(parser.value()?.parse()?)?;
-            }
+            Long("seconds") => plan.measured = duration(parser.value()?.parse()?)?,
             Long("runtime") => *flavor = parser.value()?.parse()?,
             _ => return Err(argument.unexpected().into()),
         }
@@ -159,9 +195,17 @@ pub(crate) fn parse() -> Outcome<Arguments> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     arguments.command = match words[..] {
         ["certs"] => Command::Certs,
-        ["serve", system] => Command::Serve(system.parse()?),
-        ["call", system] => Command::Call(system.parse()?),
+        ["serve", "raw"] => Command::ServeRaw,
+        ["serve", "aegis"] => Command::ServeAegis,
+        ["serve", "hung"] => Command::ServeHung,
+        ["call", system] => Command::Client(system.parse()?, Work::Call),
+        ["connect", system] => Command::Client(system.parse()?, Work::Connect),
+        ["stream", system] => Command::Client(system.parse()?, Work::Stream(size)),
         _ => return Err(USAGE.into()),
     };
     Ok(arguments)
+}
+
+fn duration(seconds: f64) -> Outcome<Duration> {
+    Ok(Duration::try_from_secs_f64(seconds)?)
 }

@@ -1,28 +1,54 @@
 use aegis::{ServiceChannel, ServiceClient};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use tonic::Status;
-use tonic::transport::Channel;
+use aegis_proto::identity::v1::{SessionEvent, ValidateSessionRequest};
+use tonic::body::Body;
+use tonic::client::GrpcService;
+use tonic::codegen::{Body as HttpBody, Bytes, StdError};
+use tonic::{Request, Status, Streaming};
 
 use crate::service;
 
 /// A client of the service, whatever lies below its stub.
 pub(crate) trait Client: Clone + Send + Sync + 'static {
     /// Makes a call; the number of the provider that answered.
-    fn call(&self) -> impl Future<Output = Result<i64, Status>> + Send;
+    fn call(
+        &self,
+        request: Request<ValidateSessionRequest>,
+    ) -> impl Future<Output = Result<i64, Status>> + Send;
+
+    /// Opens a stream of messages of `size` bytes that ends when it is dropped.
+    fn stream(
+        &self,
+        size: usize,
+    ) -> impl Future<Output = Result<Streaming<SessionEvent>, Status>> + Send;
 }
 
 pub(crate) type Aegis = ServiceClient<IdentityServiceClient<ServiceChannel>>;
 
 impl Client for Aegis {
-    async fn call(&self) -> Result<i64, Status> {
+    async fn call(&self, request: Request<ValidateSessionRequest>) -> Result<i64, Status> {
         let mut client = self.get()?;
-        Ok(client.validate_session(service::request()).await?.into_inner().expires_at)
+        Ok(client.validate_session(request).await?.into_inner().expires_at)
+    }
+
+    async fn stream(&self, size: usize) -> Result<Streaming<SessionEvent>, Status> {
+        let mut client = self.get()?;
+        Ok(client.subscribe_session_events(service::subscription(size)).await?.into_inner())
     }
 }
 
-impl Client for IdentityServiceClient<Channel> {
-    async fn call(&self) -> Result<i64, Status> {
+impl<T> Client for IdentityServiceClient<T>
+where
+    T: GrpcService<Body, Error: Into<StdError>, Future: Send> + Clone + Send + Sync + 'static,
+    T::ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+{
+    async fn call(&self, request: Request<ValidateSessionRequest>) -> Result<i64, Status> {
         let mut client = self.clone();
-        Ok(client.validate_session(service::request()).await?.into_inner().expires_at)
+        Ok(client.validate_session(request).await?.into_inner().expires_at)
+    }
+
+    async fn stream(&self, size: usize) -> Result<Streaming<SessionEvent>, Status> {
+        let mut client = self.clone();
+        Ok(client.subscribe_session_events(service::subscription(size)).await?.into_inner())
     }
 }

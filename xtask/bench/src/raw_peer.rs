@@ -1,16 +1,26 @@
-//! The peer: tonic's server, its channel on one connection, and its balancer.
+//! The peers: tonic's server, its channel on one connection, its balancer, and tower's over such channels.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
+use aegis::NodeId;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_tls::{Accepted, Expected, Tls};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::{StdError, http};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, Uri};
+use tower::balance::p2c::Balance;
+use tower::buffer::Buffer;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PeakEwma};
+use tower::util::BoxCloneSyncService;
 
 use crate::arguments::{Providers, Serve};
 use crate::load::announce;
@@ -28,6 +38,7 @@ pub(crate) async fn serve(certs: &Path, serve: Serve) -> Outcome<()> {
     let tls = certificates::tls(certs, &certificates::server(serve.behaviour.number))?;
     let listener = TcpListener::bind(serve.listen).await?;
     announce(listener.local_addr()?);
+    let stopping = signal(SignalKind::terminate())?;
     let (connections, incoming) = mpsc::channel(64);
     tokio::spawn(accept(listener, tls, connections));
     Server::builder()
@@ -35,9 +46,13 @@ pub(crate) async fn serve(certs: &Path, serve: Serve) -> Outcome<()> {
         .initial_connection_window_size(SERVER_CONNECTION_WINDOW)
         .max_concurrent_streams(STREAMS)
         .add_service(service::service(serve.behaviour))
-        .serve_with_incoming(ReceiverStream::new(incoming))
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stopped(stopping))
         .await?;
     Ok(())
+}
+
+async fn stopped(mut stopping: Signal) {
+    stopping.recv().await;
 }
 
 async fn accept(
@@ -63,11 +78,15 @@ pub(crate) async fn connect(
     certs: &Path,
     address: SocketAddr,
 ) -> Outcome<IdentityServiceClient<Channel>> {
+    Ok(IdentityServiceClient::new(channel(certs, 1, address).await?))
+}
+
+async fn channel(certs: &Path, number: u32, address: SocketAddr) -> Outcome<Channel> {
     let tls = certificates::tls(certs, certificates::CLIENT)?;
+    let node: NodeId = certificates::server(number).parse()?;
     let connector = tower::service_fn(move |_: Uri| {
-        let tls = tls.clone();
+        let (tls, node) = (tls.clone(), node.clone());
         async move {
-            let node = certificates::server(1).parse().map_err(io::Error::other)?;
             let socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
             let connected = tls.connect(Expected::Node(&node), socket).await;
@@ -75,7 +94,30 @@ pub(crate) async fn connect(
         }
     });
     let endpoint = windows(Endpoint::from_static("http://server-1"));
-    Ok(IdentityServiceClient::new(endpoint.connect_with_connector(connector).await?))
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+/// A service whose name is short.
+type Boxed = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, StdError>;
+
+/// tower's choice of the less loaded of two, by in flight and Peak-EWMA, over channels that are connected.
+pub(crate) async fn p2c(
+    certs: &Path,
+    providers: &Providers,
+) -> Outcome<IdentityServiceClient<Boxed>> {
+    let mut channels = Vec::new();
+    for (number, &address) in (1..).zip(&providers.addresses) {
+        let channel = channel(certs, number, address).await?;
+        // linkerd's decay, and a first guess of the latency that is near.
+        channels.push(PeakEwma::new(
+            channel,
+            Duration::from_millis(1),
+            10e9,
+            CompleteOnResponse::default(),
+        ));
+    }
+    let balance = Balance::new(ServiceList::new::<http::Request<Body>>(channels));
+    Ok(IdentityServiceClient::new(Boxed::new(Buffer::new(balance, 1_024))))
 }
 
 /// tonic's own balancer, over connections that tonic makes.

@@ -40,7 +40,7 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
             print(&heading());
             let arm = |system| {
                 let servers = vec![programs.serve(system, &["--burn", burn])?];
-                Ok::<_, BenchError>(Arm { system, servers, options: Vec::new() })
+                Ok::<_, BenchError>(Arm::new(system, servers))
             };
             let (peer, aegis) = (arm("raw")?, arm("aegis")?);
             let mut rows = Vec::new();

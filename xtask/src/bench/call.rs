@@ -47,19 +47,23 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
 
 /// The peer, and what is compared with it.
 fn arms(programs: &Programs, ends: Ends) -> Result<(Arm, Arm), BenchError> {
-    let arm = |system, servers| Arm { system, servers, options: Vec::new() };
-    let one = |system| Ok::<_, BenchError>(vec![programs.serve(system, &[])?]);
+    let arm = |system, served| Ok::<_, BenchError>(Arm::new(system, one(programs, served)?));
     Ok(match ends {
-        Ends::Both => (arm("raw", one("raw")?), arm("aegis", one("aegis")?)),
-        Ends::Server => (arm("raw", one("raw")?), arm("raw", one("aegis")?)),
+        Ends::Both => (arm("raw", "raw")?, arm("aegis", "aegis")?),
+        Ends::Server => (arm("raw", "raw")?, arm("raw", "aegis")?),
         Ends::Client => {
-            let aegis = Arm { options: vec!["--foreign"], ..arm("aegis", one("raw")?) };
-            (arm("raw", one("raw")?), aegis)
+            (arm("raw", "raw")?, Arm { options: vec!["--foreign"], ..arm("aegis", "raw")? })
         }
         Ends::Three => {
-            (arm("balance-list", three(programs, "raw")?), arm("aegis", three(programs, "aegis")?))
+            let (raw, aegis) = (three(programs, "raw")?, three(programs, "aegis")?);
+            (Arm::new("balance-list", raw), Arm::new("aegis", aegis))
         }
     })
+}
+
+/// One provider.
+pub(super) fn one(programs: &Programs, system: &str) -> Result<Vec<Server>, BenchError> {
+    Ok(vec![programs.serve(system, &[])?])
 }
 
 /// Three providers, and of aegis a mesh of three.
@@ -119,11 +123,9 @@ pub(super) fn ratios(
 pub(super) fn details(what: &Value, rows: &[(usize, Compared)]) -> Vec<Value> {
     let detail = |(in_flight, compared): &(usize, Compared)| {
         let mut detail = compared.detail();
-        if let (Some(detail), Some(what)) = (detail.as_object_mut(), what.as_object()) {
-            detail.extend(what.clone());
-            detail.insert("in_flight".to_owned(), (*in_flight).into());
-        }
-        detail
+        detail.extend(what.as_object().cloned().unwrap_or_default());
+        detail.insert("in_flight".to_owned(), (*in_flight).into());
+        Value::Object(detail)
     };
     rows.iter().map(detail).collect()
 }

@@ -1,6 +1,6 @@
 //! aegis and its peer under the same load, in turns.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::BenchError;
 use super::figures::{Ratio, Round, tenths};
@@ -9,9 +9,36 @@ use super::report::progress;
 
 /// A client and the servers that it calls.
 pub(crate) struct Arm {
+    /// The command of the program: `call`, `connect` or `stream`.
+    pub(crate) work: &'static str,
     pub(crate) system: &'static str,
     pub(crate) servers: Vec<Server>,
     pub(crate) options: Vec<&'static str>,
+}
+
+impl Arm {
+    pub(crate) fn new(system: &'static str, servers: Vec<Server>) -> Self {
+        Self { work: "call", system, servers, options: Vec::new() }
+    }
+
+    /// What its client is told, besides what it does.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let servers = self.servers.iter().flat_map(|server| {
+            [
+                "--address".to_owned(),
+                server.address.clone(),
+                "--server-pid".to_owned(),
+                server.pid(),
+            ]
+        });
+        let options = self.options.iter().map(|&option| option.to_owned());
+        [self.work, self.system]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(servers)
+            .chain(options)
+            .collect()
+    }
 }
 
 /// What each client does.
@@ -35,25 +62,29 @@ impl Compared {
     }
 
     /// For whoever wants to know what the ratios are of.
-    pub(crate) fn detail(&self) -> Value {
+    pub(crate) fn detail(&self) -> Map<String, Value> {
         let system = |rounds: &[Round]| {
             let middle = Round::middle(rounds);
-            json!({
-                "per_second": middle.per_second.round(),
-                "p50_us": tenths(middle.p50),
-                "p99_us": tenths(middle.p99),
-                "cpu_us": tenths(middle.cpu),
-            })
+            let figures = [
+                ("per_second", middle.per_second.round()),
+                ("p50_us", tenths(middle.p50)),
+                ("p99_us", tenths(middle.p99)),
+                ("cpu_us", tenths(middle.cpu)),
+            ];
+            let known = figures.into_iter().filter(|(_, figure)| !figure.is_nan());
+            known.map(|(name, figure)| (name, Value::from(figure))).collect::<Value>()
         };
-        let ratio = |figure: fn(&Round) -> f64| self.ratio(figure).detail();
-        json!({
-            "peer": system(&self.peer),
-            "aegis": system(&self.aegis),
-            "throughput_ratio": ratio(|round| round.per_second),
-            "p50_ratio": ratio(|round| round.p50),
-            "p99_ratio": ratio(|round| round.p99),
-            "cpu_ratio": ratio(|round| round.cpu),
-        })
+        let ratio = |figure: fn(&Round) -> f64| self.ratio(figure);
+        let ratios = [
+            ("throughput_ratio", ratio(|round| round.per_second)),
+            ("p50_ratio", ratio(|round| round.p50)),
+            ("p99_ratio", ratio(|round| round.p99)),
+            ("cpu_ratio", ratio(|round| round.cpu)),
+        ];
+        let known = ratios.into_iter().filter(|(_, ratio)| !ratio.median.is_nan());
+        let systems = [("peer", system(&self.peer)), ("aegis", system(&self.aegis))];
+        let ratios = known.map(|(name, ratio)| (name, ratio.detail()));
+        systems.into_iter().chain(ratios).map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
@@ -78,15 +109,11 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-fn call(programs: &Programs, arm: &Arm, load: Load) -> Result<Round, BenchError> {
+pub(crate) fn call(programs: &Programs, arm: &Arm, load: Load) -> Result<Round, BenchError> {
     let (in_flight, seconds) = (load.in_flight.to_string(), load.seconds.to_string());
-    let mut arguments = vec!["call", arm.system, "--runtime", load.runtime];
-    arguments.extend(["--in-flight", &in_flight, "--seconds", &seconds]);
-    arguments.extend(&arm.options);
-    let pids: Vec<String> = arm.servers.iter().map(Server::pid).collect();
-    for (server, pid) in arm.servers.iter().zip(&pids) {
-        arguments.extend(["--address", &server.address, "--server-pid", pid]);
-    }
+    let given = arm.arguments();
+    let mut arguments: Vec<&str> = given.iter().map(String::as_str).collect();
+    arguments.extend(["--runtime", load.runtime, "--in-flight", &in_flight, "--seconds", &seconds]);
     let printed = programs.json(&arguments)?;
     let figure = |name: &str| {
         printed.get(name).and_then(Value::as_f64).ok_or_else(|| BenchError::Program {
@@ -105,10 +132,12 @@ fn call(programs: &Programs, arm: &Arm, load: Load) -> Result<Round, BenchError>
             first: first.to_owned(),
         });
     }
+    // A message of a stream that is sent as fast as it is read took no time that means something.
+    let latency = |name| if arm.work == "stream" { Ok(f64::NAN) } else { figure(name) };
     Ok(Round {
         per_second: figure("per_second")?,
-        p50: figure("p50_us")?,
-        p99: figure("p99_us")?,
+        p50: latency("p50_us")?,
+        p99: latency("p99_us")?,
         cpu: figure("client_cpu_us")? + figure("server_cpu_us")?,
     })
 }

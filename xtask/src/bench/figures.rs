@@ -62,7 +62,7 @@ impl Ratio {
     }
 }
 
-fn thousandths(value: f64) -> f64 {
+pub(crate) fn thousandths(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Ratio {
 }
 
 /// The middle one; of an even number the mean of the two in the middle.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -7,10 +7,13 @@
 mod busy;
 mod call;
 mod compare;
+mod connect;
+mod faults;
 mod figures;
 mod options;
 mod programs;
 mod report;
+mod stream;
 
 use std::path::Path;
 
@@ -23,10 +26,16 @@ pub(crate) const USAGE: &str = "\
                           providers beside tonic's balance_list
   bench busy [--burn TIME[@1/N],..]
                           the same on both ends, with a handler that burns CPU before it answers
+  bench stream            streams of messages of 64 B and of 1 MiB, and a small call beside four of the latter
+  bench connect           a new client and connection for each call
+  bench tail              three providers of which one refuses, dawdles or hangs, beside tonic's balance_list and tower's
+                          P2C with PeakEWMA
+  bench failover          three providers that come late, are restarted or killed, beside tonic's balance_list
   options of these: [--json] [--save] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread]
-                    [--in-flight N,..]; the client runs on each runtime unless one is named; --json prints a line for
+                    [--in-flight N,..] (of stream: how many); the client runs on each runtime unless one is named; --json prints a line for
                     each when all is measured; --save writes docs/results/NAME.json
-  bench pick              what choosing a provider costs, at 10 and 10,000 nodes (criterion)";
+  bench pick              what choosing a provider costs, at 10 and 10,000 nodes (criterion)
+  bench all               all of them, one after the other";
 
 /// Why a benchmark has no result.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +53,34 @@ pub(crate) enum BenchError {
 }
 
 pub(crate) fn run(workspace: &Path, arguments: &[&str]) -> Result<(), BenchError> {
-    match arguments {
-        ["call", options @ ..] => call::run(workspace, &Options::parse(options)?),
-        ["busy", options @ ..] => busy::run(workspace, &Options::parse(options)?),
-        ["pick"] => {
-            programs::cargo(workspace, &["bench", "--package", "aegis-client", "--bench", "pick"])
-        }
+    let Some((&name, options)) = arguments.split_first() else {
+        return Err(BenchError::Usage(format!("usage: cargo xtask bench\n\n{USAGE}")));
+    };
+    if name == "pick" && options.is_empty() {
+        return pick(workspace);
+    }
+    let options = Options::parse(options)?;
+    if name != "all" {
+        return one(name, workspace, &options);
+    }
+    for name in ["busy", "stream", "connect", "tail", "failover", "call"] {
+        one(name, workspace, &options)?;
+    }
+    pick(workspace)
+}
+
+fn one(name: &str, workspace: &Path, options: &Options) -> Result<(), BenchError> {
+    match name {
+        "call" => call::run(workspace, options),
+        "busy" => busy::run(workspace, options),
+        "stream" => stream::run(workspace, options),
+        "connect" => connect::run(workspace, options),
+        "tail" => faults::tail(workspace, options),
+        "failover" => faults::failover(workspace, options),
         _ => Err(BenchError::Usage(format!("usage: cargo xtask bench\n\n{USAGE}"))),
     }
+}
+
+fn pick(workspace: &Path) -> Result<(), BenchError> {
+    programs::cargo(workspace, &["bench", "--package", "aegis-client", "--bench", "pick"])
 }

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::BenchError;
@@ -76,6 +78,17 @@ impl Programs {
         })
     }
 
+    /// Starts a client, whose end can be waited for.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Result<Client, BenchError> {
+        let program = arguments.join(" ");
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        match command.spawn() {
+            Ok(process) => Ok(Client { process, program }),
+            Err(source) => Err(BenchError::Start { program, source }),
+        }
+    }
+
     /// Starts a server; it listens when this returns.
     pub(crate) fn serve(&self, system: &str, options: &[&str]) -> Result<Server, BenchError> {
         let program = format!("serve {system}");
@@ -117,6 +130,57 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn pid(&self) -> String {
         self.process.id().to_string()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), BenchError> {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw);
+        let sent = pid.map_or(Err(Errno::SRCH), |pid| kill_process(pid, signal));
+        let program = format!("kill {}", self.process.id());
+        sent.map_err(|errno| BenchError::Start { program, source: errno.into() })
+    }
+
+    /// Sends a signal that ends it, and waits until it has.
+    pub(crate) fn end(&mut self, signal: Signal) -> Result<(), BenchError> {
+        self.signal(signal)?;
+        match self.process.wait() {
+            Ok(_) => Ok(()),
+            Err(source) => {
+                let program = format!("wait {}", self.process.id());
+                Err(BenchError::Start { program, source })
+            }
+        }
+    }
+}
+
+/// A client that runs until it ends or this is dropped.
+pub(crate) struct Client {
+    process: Child,
+    program: String,
+}
+
+impl Client {
+    /// Waits for its end; the JSON that it printed.
+    pub(crate) fn end(mut self) -> Result<Value, BenchError> {
+        let (mut text, mut complaint) = (String::new(), String::new());
+        let failed = |source| BenchError::Start { program: self.program.clone(), source };
+        if let Some(mut stdout) = self.process.stdout.take() {
+            stdout.read_to_string(&mut text).map_err(failed)?;
+        }
+        if let Some(mut stderr) = self.process.stderr.take() {
+            stderr.read_to_string(&mut complaint).map_err(failed)?;
+        }
+        serde_json::from_str(&text).map_err(|error| BenchError::Program {
+            program: self.program.clone(),
+            text: format!("it printed {text:?}: {error}; {}", complaint.trim()),
+        })
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.process.kill());
+        drop(self.process.wait());
     }
 }
 
