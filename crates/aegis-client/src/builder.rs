@@ -9,7 +9,10 @@ use aegis_topology::{Description, Label, NodeEntry, Publisher, ServiceEntry};
 use aegis_transport::{Connections, Network, Settings, Tcp};
 use tokio::runtime::Handle;
 
+use crate::balance::Balancer;
 use crate::limit::ResponseLimit;
+use crate::options::PoolOptions;
+use crate::outlier::OutlierDetection;
 use crate::policy::Policies;
 use crate::shared::{Shared, Source};
 use crate::{BuildError, CallPolicy, ServicePool};
@@ -59,6 +62,7 @@ pub struct PoolBuilder {
     seeds: Vec<String>,
     limit: ResponseLimit,
     policies: Policies,
+    options: PoolOptions,
     network: Arc<dyn Network>,
     settings: Settings,
 }
@@ -80,6 +84,7 @@ impl Default for PoolBuilder {
             seeds: Vec::new(),
             limit: ResponseLimit::Default,
             policies: Policies::default(),
+            options: PoolOptions::default(),
             network: Arc::new(Tcp::default()),
             settings: Settings::default(),
         }
@@ -166,6 +171,31 @@ impl PoolBuilder {
         self
     }
 
+    /// Which provider a call goes to (default: [`Balancer::round_robin`]).
+    pub fn balance(mut self, balancer: Balancer) -> Self {
+        self.options.balance(balancer);
+        self
+    }
+
+    /// The same for one service, in one version (default: as for all).
+    pub fn balance_service(mut self, service: ServiceInfo, balancer: Balancer) -> Self {
+        self.options.balance_service(service, balancer);
+        self
+    }
+
+    /// When a connected provider is left out because it fails (default: [`OutlierDetection::default`], whose fields name
+    /// each value).
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.options.outlier_detection(Some(detection));
+        self
+    }
+
+    /// Calls a connected provider however often it fails (default: it is [ejected](OutlierDetection)).
+    pub fn no_outlier_detection(mut self) -> Self {
+        self.options.outlier_detection(None);
+        self
+    }
+
     /// Where byte streams come from (TCP); tests put pipes in memory here.
     #[doc(hidden)]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
@@ -230,7 +260,8 @@ impl PoolBuilder {
             );
             (observer.directory(), Source::Observer(Mutex::new(Some(observer))))
         };
-        let shared = Shared::start(directory, connections, tls, self.limit, source, runtime);
+        let shared =
+            Shared::start(directory, connections, tls, self.limit, self.options, source, runtime);
         Ok(ServicePool { shared, policies: self.policies })
     }
 }

@@ -9,6 +9,7 @@ use aegis_transport::Connections;
 use tokio::runtime::Handle;
 
 use crate::limit::ResponseLimit;
+use crate::options::PoolOptions;
 use crate::policy::Policies;
 use crate::shared::{Shared, Source};
 use crate::{CallPolicy, Explanation, PoolBuilder, ServiceChannel};
@@ -39,12 +40,14 @@ impl ServicePool {
         connections: Connections,
         tls: Tls,
         follower: Arc<dyn Any + Send + Sync>,
+        options: PoolOptions,
     ) -> Self {
         let shared = Shared::start(
             directory,
             connections,
             tls,
             ResponseLimit::Default,
+            options,
             Source::Node(follower),
             Handle::current(),
         );

@@ -1,19 +1,25 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aegis_core::{NodeId, ServiceInfo};
 use aegis_topology::Snapshot;
+use aegis_transport::LinkStatus;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::balance::RoundRobin;
+use crate::balance::Balancing;
 use crate::budget::Budget;
+use crate::outlier::{Member, OutlierDetection, review};
 use crate::shared::Shared;
 use crate::view::{Missed, Picked, Provider, View};
+
+/// Providers that are connected within this time after the first are there from the start: none starts slowly.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// What all channels of one service share.
 pub(crate) struct Service {
@@ -24,9 +30,28 @@ pub(crate) struct Service {
     pub(crate) view: ArcSwap<View>,
     /// Sent after each new view.
     pub(crate) views: watch::Sender<()>,
-    pub(crate) balance: RoundRobin,
+    pub(crate) balance: Balancing,
     pub(crate) budget: Budget,
+    times: Mutex<Times>,
     pub(crate) counts: Counts,
+}
+
+/// Of interest to whoever looks, who is one at a time.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    /// When the providers that are ready, if any are, began to be more than none.
+    first_ready: Option<Instant>,
+    /// When the interval of the success rates began.
+    interval: Instant,
+}
+
+/// What a look leaves to do.
+#[derive(Debug, Default)]
+pub(crate) struct ToDo {
+    /// Providers that are to be asked whether they live.
+    pub(crate) probes: Vec<Arc<Provider>>,
+    /// When to look again, if nothing happens.
+    pub(crate) due: Option<Instant>,
 }
 
 /// Always-on counters, read through [`Explanation`](crate::Explanation).
@@ -40,6 +65,7 @@ pub(crate) struct Counts {
     pub(crate) pushbacks: AtomicU64,
     pub(crate) moved: AtomicU64,
     pub(crate) over_budget: AtomicU64,
+    pub(crate) ejections: AtomicU64,
     pub(crate) looks: AtomicU64,
 }
 
@@ -53,14 +79,17 @@ impl Service {
     #[expect(clippy::expect_used, reason = "names and versions are ASCII by their grammar")]
     pub(crate) fn new(pool: Arc<Shared>, info: ServiceInfo) -> Arc<Self> {
         let header = HeaderValue::from_str(&info.to_string()).expect("a name is a header value");
+        let balance = pool.options.balancers.start(&info);
+        let now = Instant::now();
         Arc::new(Self {
             pool,
             info,
+            balance,
+            times: Mutex::new(Times { first_ready: None, interval: now }),
             header,
             view: ArcSwap::default(),
             views: watch::Sender::new(()),
-            balance: RoundRobin::default(),
-            budget: Budget::new(Instant::now()),
+            budget: Budget::new(now),
             counts: Counts::default(),
         })
     }
@@ -68,23 +97,95 @@ impl Service {
     /// Makes the view anew. Links of providers that stay are kept, those of providers that went are given up.
     ///
     /// One at a time: the pool calls it under the lock of its services.
-    pub(crate) fn look(&self, snapshot: &Snapshot) {
+    pub(crate) fn look(&self, snapshot: &Snapshot) -> ToDo {
         self.counts.looks.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
         let old = self.view.load();
         let known: HashMap<&NodeId, &Arc<Provider>> =
             old.providers.iter().map(|it| (it.node_id(), it)).collect();
         let providers = snapshot.providers(&self.info).iter().map(|node| {
             let Some(provider) = known.get(node.node_id()) else {
-                return Provider::new(&self.pool.connections, node);
+                let Shared { connections, outliers, .. } = &*self.pool;
+                return Provider::new(connections, node, &self.info, outliers);
             };
-            provider.heed(node);
+            provider.heed(node, &self.info);
             Arc::clone(provider)
         });
-        let new = View::new(providers.collect(), snapshot.is_synced());
+        let providers: Vec<_> = providers
+            .map(|provider| {
+                let status = provider.link.status();
+                (provider, status)
+            })
+            .collect();
+        let to_do = match &self.pool.outliers.detection {
+            Some(detection) => self.judge(&providers, detection, now),
+            None => ToDo::default(),
+        };
+        let new = View::new(providers, snapshot.is_synced());
         // Most changes concern other services.
         if !new.is_same(&old) {
+            self.start_slowly(&old, &new, now);
             self.publish(new);
         }
+        to_do
+    }
+
+    /// Ejects providers that fail, and finds those whose time is over.
+    fn judge(
+        &self,
+        providers: &[(Arc<Provider>, LinkStatus)],
+        detection: &OutlierDetection,
+        now: Instant,
+    ) -> ToDo {
+        let mut times = self.times();
+        let rates = detection.interval <= now.saturating_duration_since(times.interval);
+        if rates {
+            times.interval = now;
+        }
+        let next_rates = times.interval + detection.interval;
+        drop(times);
+        let members: Vec<_> = providers
+            .iter()
+            .map(|(provider, status)| Member {
+                record: &provider.record,
+                connected: matches!(status, LinkStatus::Connected { .. }),
+            })
+            .collect();
+        let decisions = review(&members, detection, rates, now);
+        for (index, why, until) in &decisions.ejected {
+            let Some((provider, _)) = providers.get(*index) else { continue };
+            self.counts.ejections.fetch_add(1, Ordering::Relaxed);
+            let (node, lasts) = (provider.node_id(), until.saturating_duration_since(now));
+            tracing::warn!(service = %self.info, %node, reason = %why, ?lasts, "provider ejected");
+        }
+        let provider = |index: &usize| providers.get(*index).map(|(it, _)| Arc::clone(it));
+        ToDo {
+            probes: decisions.probes.iter().filter_map(provider).collect(),
+            due: Some(decisions.due.map_or(next_rates, |due| due.min(next_rates))),
+        }
+    }
+
+    /// Begins the slow start of those that have joined others, which are at work.
+    fn start_slowly(&self, old: &View, new: &View, now: Instant) {
+        let mut times = self.times();
+        if new.ready.is_empty() {
+            times.first_ready = None;
+            return;
+        }
+        let together = *times.first_ready.get_or_insert(now) + TOGETHER;
+        drop(times);
+        let known: HashSet<_> = old.connected().map(Arc::as_ptr).collect();
+        for provider in new.connected().filter(|it| !known.contains(&Arc::as_ptr(it))) {
+            if now < together {
+                provider.profile.load.reset();
+            } else {
+                provider.profile.load.start_slowly(now);
+            }
+        }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Picks a provider that is not among `tried`.

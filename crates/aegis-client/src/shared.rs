@@ -11,12 +11,15 @@ use aegis_topology::{Directory, Watch};
 use aegis_transport::{Changes, Connections};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
 
 use crate::explain::explain;
 use crate::limit::ResponseLimit;
-use crate::service::Service;
-use crate::view::View;
+use crate::options::PoolOptions;
+use crate::outlier::{Outliers, probe};
+use crate::service::{Service, ToDo};
+use crate::view::{Provider, View};
 use crate::{Error, Explanation};
 
 /// How long closing connections without a call may take to say goodbye.
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Connections,
     tls: Tls,
     pub(crate) limit: ResponseLimit,
+    pub(crate) options: PoolOptions,
+    pub(crate) outliers: Arc<Outliers>,
     pub(crate) source: Source,
     runtime: Handle,
     /// The services somebody has a channel of. Its lock also keeps two looks apart.
@@ -59,6 +64,7 @@ impl Shared {
         connections: Connections,
         tls: Tls,
         limit: ResponseLimit,
+        options: PoolOptions,
         source: Source,
         runtime: Handle,
     ) -> Arc<Self> {
@@ -67,6 +73,8 @@ impl Shared {
             connections,
             tls,
             limit,
+            outliers: Arc::new(Outliers::new(options.detection.clone())),
+            options,
             source,
             runtime,
             services: Mutex::default(),
@@ -77,7 +85,8 @@ impl Shared {
             follower: OnceLock::new(),
         });
         let (directory, links) = (shared.directory.watch(), shared.connections.changes());
-        let follow = follow(Arc::downgrade(&shared), directory, links);
+        let follow =
+            follow(Arc::downgrade(&shared), Arc::clone(&shared.outliers), directory, links);
         // Only just made, so it is not set yet.
         drop(shared.follower.set(shared.runtime.spawn(follow)));
         shared
@@ -93,7 +102,8 @@ impl Shared {
         }
         let service = Service::new(Arc::clone(self), info.clone());
         if !self.is_closed() {
-            service.look(&self.directory.snapshot());
+            // What is to do comes up again with the next look; a new service has nothing yet.
+            drop(service.look(&self.directory.snapshot()));
         }
         services.insert(info, Arc::downgrade(&service));
         service
@@ -103,16 +113,19 @@ impl Shared {
         self.directory.clone()
     }
 
-    fn look(&self) {
+    fn look(&self) -> ToDo {
+        let mut to_do = ToDo::default();
         let mut live = Vec::new();
         let mut services = self.services();
         if self.is_over() {
-            return;
+            return to_do;
         }
         let snapshot = self.directory.snapshot();
         services.retain(|_, service| match service.upgrade() {
             Some(service) => {
-                service.look(&snapshot);
+                let ToDo { probes, due } = service.look(&snapshot);
+                to_do.probes.extend(probes);
+                to_do.due = to_do.due.into_iter().chain(due).min();
                 live.push(service);
                 true
             }
@@ -120,6 +133,7 @@ impl Shared {
         });
         // `live` goes after the lock: were one the last of its pool, its end would want the lock.
         drop(services);
+        to_do
     }
 
     fn live(&self) -> Vec<Arc<Service>> {
@@ -233,14 +247,54 @@ impl Drop for UnderWay {
     }
 }
 
-/// Makes the views of all services anew whenever the directory or a connection changes.
-async fn follow(pool: Weak<Shared>, mut directory: Watch, mut links: Changes) {
+/// Makes the views of all services anew whenever the directory or a connection changes, or a provider fails or may return.
+async fn follow(
+    pool: Weak<Shared>,
+    outliers: Arc<Outliers>,
+    mut directory: Watch,
+    mut links: Changes,
+) {
+    let mut probes = JoinSet::new();
+    // At once, for what a service found that was made before this began.
+    let mut due = Some(Instant::now());
     loop {
+        let timer = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = directory.changed() => {}
             () = links.changed() => {}
+            () = outliers.news.notified() => {}
+            () = timer => {}
+            Some(_) = probes.join_next() => {}
         }
         let Some(pool) = pool.upgrade() else { return };
-        pool.look();
+        let to_do = pool.look();
+        drop(pool);
+        due = to_do.due;
+        for provider in to_do.probes {
+            probes.spawn(ask(provider, Arc::clone(&outliers)));
+        }
+    }
+}
+
+/// Asks an ejected provider whether it lives, and takes it in again or leaves it out for longer.
+async fn ask(provider: Arc<Provider>, outliers: Arc<Outliers>) {
+    let Some(detection) = &outliers.detection else { return };
+    let answer = probe(&provider.link, detection.probe_limit).await;
+    let (node, now) = (provider.node_id(), Instant::now());
+    match answer {
+        Ok(()) => {
+            provider.profile.load.start_slowly(now);
+            provider.record.restore();
+            tracing::info!(%node, "provider returns");
+        }
+        Err(error) => {
+            tracing::debug!(%node, error, "provider stays out");
+            provider.record.stay_out(error, detection, now);
+        }
     }
 }

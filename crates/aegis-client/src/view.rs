@@ -1,14 +1,18 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use aegis_core::NodeId;
+use aegis_core::{NodeId, ServiceInfo};
 use aegis_topology::NodeEntry;
 use aegis_transport::{Connections, Link, LinkStatus, Slot, Target, Unavailable};
-
 use tokio::time::Instant;
 
-use crate::balance::RoundRobin;
-use crate::load::{Load, Measure};
+use crate::balance::{Balance, Balancing, Choices, Turn};
+use crate::load::{Measure, Outcome};
+use crate::outlier::{Outliers, Record};
+use crate::profile::Profile;
+
+/// How often a balancer is asked for a pick: its choice may be full. Then the next in order that is not is taken.
+const CHOICES: usize = 3;
 
 /// A provider of a service, and the demand for its connection.
 #[derive(Debug)]
@@ -16,13 +20,18 @@ pub(crate) struct Provider {
     pub(crate) link: Link,
     pub(crate) foreign: bool,
     pub(crate) picks: AtomicU64,
-    pub(crate) load: Load,
-    /// Its entry in the directory, as it was when the link was last told.
-    entry: Mutex<Arc<NodeEntry>>,
+    pub(crate) profile: Profile,
+    pub(crate) record: Record,
+    outliers: Arc<Outliers>,
 }
 
 impl Provider {
-    pub(crate) fn new(connections: &Connections, entry: &Arc<NodeEntry>) -> Arc<Self> {
+    pub(crate) fn new(
+        connections: &Connections,
+        entry: &Arc<NodeEntry>,
+        info: &ServiceInfo,
+        outliers: &Arc<Outliers>,
+    ) -> Arc<Self> {
         let target = Target::new(entry.node_id().clone(), entry.addresses().to_vec())
             .record(entry.incarnation(), entry.revision());
         let foreign = entry.is_foreign();
@@ -30,20 +39,19 @@ impl Provider {
             link: connections.link(if foreign { target.foreign() } else { target }),
             foreign,
             picks: AtomicU64::new(0),
-            load: Load::new(Instant::now()),
-            entry: Mutex::new(Arc::clone(entry)),
+            profile: Profile::new(entry, info, Instant::now()),
+            record: Record::default(),
+            outliers: Arc::clone(outliers),
         })
     }
 
-    /// Tells the link what is new in the directory: other addresses, or another record of a node that may be back.
-    pub(crate) fn heed(&self, entry: &Arc<NodeEntry>) {
-        let mut known = self.entry.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&known, entry) {
-            return;
+    /// Takes over what is new in the directory, and tells the link: other addresses, or another record of a node that may
+    /// be back.
+    pub(crate) fn heed(&self, entry: &Arc<NodeEntry>, info: &ServiceInfo) {
+        if self.profile.heed(entry, info) {
+            let addresses = entry.addresses().to_vec();
+            self.link.set_record(addresses, entry.incarnation(), entry.revision());
         }
-        *known = Arc::clone(entry);
-        drop(known);
-        self.link.set_record(entry.addresses().to_vec(), entry.incarnation(), entry.revision());
     }
 
     pub(crate) fn node_id(&self) -> &NodeId {
@@ -59,6 +67,20 @@ impl Provider {
     pub(crate) fn begin(self: Arc<Self>, now: Instant) -> Measure {
         Measure::begin(self, now)
     }
+
+    /// Counts an attempt's outcome, for it or against it.
+    pub(crate) fn count(&self, outcome: Outcome) {
+        let Some(detection) = &self.outliers.detection else { return };
+        match outcome {
+            Outcome::Answered => self.record.answered(),
+            Outcome::Failed => {
+                if self.record.failed(detection) {
+                    self.outliers.news.notify_one();
+                }
+            }
+            Outcome::GivenUp | Outcome::Refused | Outcome::Unsent => {}
+        }
+    }
 }
 
 /// What calls of a service choose from: immutable, replaced as a whole when the directory or a link changes.
@@ -66,10 +88,16 @@ impl Provider {
 pub(crate) struct View {
     /// Every provider, by node id.
     pub(crate) providers: Vec<Arc<Provider>>,
-    /// Those that take turns: connected, and answering PINGs.
+    /// Those that are called: connected, answering PINGs and not ejected; all such ejected ones where there is no other.
     pub(crate) ready: Vec<Arc<Provider>>,
     /// Connected, but silent.
     stalled: Vec<Arc<Provider>>,
+    /// Connected, but ejected.
+    ejected: Vec<Arc<Provider>>,
+    /// All that could be called are ejected, and are the ready ones therefore.
+    pub(crate) panic: bool,
+    /// The largest weight of the ready ones.
+    heaviest: u32,
     outlook: Outlook,
 }
 
@@ -108,24 +136,33 @@ pub(crate) enum Missed {
 }
 
 impl View {
-    pub(crate) fn new(providers: Vec<Arc<Provider>>, synced: bool) -> Self {
-        let mut view = Self { providers, ..Self::default() };
+    pub(crate) fn new(providers: Vec<(Arc<Provider>, LinkStatus)>, synced: bool) -> Self {
+        let mut view = Self::default();
         if !synced {
             view.outlook = Outlook::Syncing;
         }
-        for provider in &view.providers {
-            match provider.link.status() {
+        for (provider, status) in providers {
+            match status {
                 LinkStatus::Connected { stalled: true, .. } => {
-                    view.stalled.push(Arc::clone(provider));
+                    view.stalled.push(Arc::clone(&provider));
                 }
-                LinkStatus::Connected { .. } => view.ready.push(Arc::clone(provider)),
+                LinkStatus::Connected { .. } if provider.record.is_ejected() => {
+                    view.ejected.push(Arc::clone(&provider));
+                }
+                LinkStatus::Connected { .. } => view.ready.push(Arc::clone(&provider)),
                 // After a failure an attempt is not worth a call's time until it succeeds.
                 LinkStatus::Connecting { failures: 0, .. } if view.outlook == Outlook::Bleak => {
                     view.outlook = Outlook::Connecting;
                 }
                 _ => {}
             }
+            view.providers.push(provider);
         }
+        if view.ready.is_empty() && !view.ejected.is_empty() {
+            view.panic = true;
+            view.ready.clone_from(&view.ejected);
+        }
+        view.heaviest = view.ready.iter().map(|it| it.profile.weight()).max().unwrap_or(1);
         view
     }
 
@@ -135,9 +172,11 @@ impl View {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
         };
         self.outlook == other.outlook
+            && self.heaviest == other.heaviest
             && same(&self.providers, &other.providers)
             && same(&self.ready, &other.ready)
             && same(&self.stalled, &other.stalled)
+            && same(&self.ejected, &other.ejected)
     }
 
     /// Whether a call has anybody to go to, now or soon.
@@ -145,15 +184,34 @@ impl View {
         !self.ready.is_empty() || !self.stalled.is_empty() || self.outlook != Outlook::Bleak
     }
 
-    /// The provider whose turn it is, whether or not it has a slot.
-    pub(crate) fn turn(&self, balance: &RoundRobin) -> Option<&Arc<Provider>> {
-        balance.turn().order(self.ready.len()).next().and_then(|index| self.ready.get(index))
+    /// Those that are connected, with or without calls.
+    pub(crate) fn connected(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        let ejected = if self.panic { &[] } else { self.ejected.as_slice() };
+        self.ready.iter().chain(&self.stalled).chain(ejected)
     }
 
-    /// Picks the next provider that is connected, has a free slot and is not among `tried`.
-    pub(crate) fn pick(&self, balance: &RoundRobin, tried: &[NodeId]) -> Result<Picked, Missed> {
+    /// The provider whose turn it is, whether or not it has a slot.
+    pub(crate) fn turn(&self, balance: &Balancing) -> Option<&Arc<Provider>> {
+        let index = match balance {
+            Balancing::RoundRobin(rule) => rule.turn().order(self.ready.len()).next()?,
+            Balancing::Other(rule) => choose(&**rule, &self.ready, self.heaviest)?,
+        };
+        self.ready.get(index)
+    }
+
+    /// Picks a provider that is connected, has a free slot and is not among `tried`.
+    pub(crate) fn pick(&self, balance: &Balancing, tried: &[NodeId]) -> Result<Picked, Missed> {
         let mut seen = Seen::default();
-        let turn = if tried.is_empty() { balance.turn() } else { balance.go_on() };
+        let turn = match balance {
+            Balancing::RoundRobin(rule) if tried.is_empty() => rule.turn(),
+            Balancing::RoundRobin(rule) => rule.go_on(),
+            Balancing::Other(rule) => {
+                if let Some(picked) = self.pick_chosen(&**rule, tried, &mut seen) {
+                    return Ok(picked);
+                }
+                Turn::any()
+            }
+        };
         let ready = turn.order(self.ready.len()).filter_map(|index| self.ready.get(index));
         for provider in ready {
             if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
@@ -172,6 +230,32 @@ impl View {
             }
         }
         Err(seen.missed(self.outlook))
+    }
+
+    /// Lets a balancer pick, a few times at most.
+    fn pick_chosen(&self, rule: &dyn Balance, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
+        let mut left: Vec<Arc<Provider>> = Vec::new();
+        let mut choices = CHOICES;
+        if tried.is_empty() {
+            let index = choose(rule, &self.ready, self.heaviest)?;
+            let provider = self.ready.get(index)?;
+            if let Some(picked) = take(provider, Link::try_acquire, tried, seen) {
+                return Some(picked);
+            }
+            left.extend(self.ready.iter().filter(|it| !Arc::ptr_eq(it, provider)).cloned());
+            choices -= 1;
+        } else {
+            left.extend(self.ready.iter().filter(|it| !tried.contains(it.node_id())).cloned());
+        }
+        for _ in 0..choices {
+            let heaviest = left.iter().map(|it| it.profile.weight()).max()?;
+            let index = choose(rule, &left, heaviest)?;
+            let provider = left.remove(index);
+            if let Some(picked) = take(&provider, Link::try_acquire, tried, seen) {
+                return Some(picked);
+            }
+        }
+        None
     }
 }
 
@@ -195,6 +279,16 @@ pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<
         _ => Outlook::Bleak,
     };
     Err(Seen { lost: false, ..seen }.missed(outlook))
+}
+
+/// The index of a balancer's choice; `None` of nobody.
+fn choose(rule: &dyn Balance, among: &[Arc<Provider>], heaviest: u32) -> Option<usize> {
+    if among.is_empty() {
+        return None;
+    }
+    let at = |index: usize| among.get(index).map(|it| &it.profile);
+    let choices = Choices::new(among.len(), &at, heaviest, Instant::now());
+    rule.pick(&choices).checked_rem(among.len())
 }
 
 fn take(

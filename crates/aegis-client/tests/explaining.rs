@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aegis_client::{ServiceClient, ServicePool, Settings, Verdict};
+use aegis_client::{PoolOptions, ServiceClient, ServicePool, Settings, Verdict};
 use aegis_core::NodeId;
 use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
@@ -155,7 +155,13 @@ async fn a_provider_that_was_just_learnt_of_is_connecting() {
     let tls = mesh.options().load(&Subject::any()).unwrap();
     let connections = Connections::new(tls.clone(), Arc::new(Tcp::default()), Settings::default());
     let publisher = Publisher::fixed([]);
-    let pool = ServicePool::for_node(publisher.directory(), connections, tls, Arc::new(()));
+    let pool = ServicePool::for_node(
+        publisher.directory(),
+        connections,
+        tls,
+        Arc::new(()),
+        PoolOptions::default(),
+    );
     assert!(pool.explain(&IDENTITY).candidates.is_empty());
     let client = identity(&pool);
     let entry = || {

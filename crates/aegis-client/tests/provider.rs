@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ struct State {
     open: AtomicUsize,
     refused: AtomicUsize,
     headers: Mutex<Vec<HeaderMap>>,
+    paths: Mutex<Vec<String>>,
+    healthy: AtomicBool,
     bytes: AtomicUsize,
     reset: AtomicUsize,
     settings: Mutex<h2::server::Builder>,
@@ -105,6 +107,8 @@ impl Provider {
             open: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             headers: Mutex::default(),
+            paths: Mutex::default(),
+            healthy: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             reset: AtomicUsize::new(0),
             settings: Mutex::new(h2::server::Builder::new()),
@@ -143,6 +147,16 @@ impl Provider {
     /// How many of them are open.
     pub(crate) fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// The path of each request, in the order of their arrival.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.state.paths.lock().unwrap().clone()
+    }
+
+    /// Whether it says that it is healthy, whatever it does with calls.
+    pub(crate) fn healthy(&self, healthy: bool) {
+        self.state.healthy.store(healthy, Ordering::SeqCst);
     }
 
     /// How many handshakes failed.
@@ -215,8 +229,15 @@ async fn serve(io: TcpStream, tls: Tls, state: Arc<State>) {
         let (head, body) = request.into_parts();
         state.requests.fetch_add(1, Ordering::SeqCst);
         state.headers.lock().unwrap().push(head.headers);
-        let next = state.next.lock().unwrap().pop_front();
-        let act = next.unwrap_or_else(|| state.default.lock().unwrap().clone());
+        let path = head.uri.path().to_owned();
+        let health = path.starts_with("/grpc.health.v1.Health/");
+        state.paths.lock().unwrap().push(path);
+        let act = if health && state.healthy.load(Ordering::SeqCst) {
+            Act::Answer
+        } else {
+            let next = state.next.lock().unwrap().pop_front();
+            next.unwrap_or_else(|| state.default.lock().unwrap().clone())
+        };
         match act {
             Act::Cut => return,
             Act::GoAway => {

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aegis_client::{Balancer, OutlierDetection, PoolOptions};
 use aegis_core::{Address, InvalidName, NodeId, NodeType, ServiceInfo};
 use aegis_tls::{Subject, Tls, TlsOptions};
-use aegis_topology::{Description, Label};
+use aegis_topology::{Description, Label, ServiceEntry};
 use aegis_transport::{Network, Tcp};
 use http::{Request, Response};
 use tonic::body::Body;
@@ -42,6 +43,9 @@ pub struct NodeBuilder {
     limits: Limits,
     drain_timeout: Duration,
     probe: Option<String>,
+    zone: Option<String>,
+    weight: u32,
+    pool: PoolOptions,
     network: Arc<dyn Network>,
 }
 
@@ -59,6 +63,9 @@ impl Default for NodeBuilder {
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(20),
             probe: None,
+            zone: None,
+            weight: ServiceEntry::DEFAULT_WEIGHT,
+            pool: PoolOptions::default(),
             network: Arc::new(Tcp::default()),
         }
     }
@@ -298,6 +305,48 @@ impl NodeBuilder {
         self
     }
 
+    /// The share of the calls that this node's services want beside other providers of them: 1 to 10,000 (default 100).
+    ///
+    /// Callers that balance by weight ([`Balancer::weighted`]) honour it; twice the weight is twice the calls. 0 stands for the
+    /// default, and more than 10,000 for 10,000.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Where this node is, such as `berlin-1`, at most 64 characters (default: nowhere in particular). It is advertised, for
+    /// [balancers of your own](aegis_client::Balance) and for people.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = Some(zone.into());
+        self
+    }
+
+    /// Which provider a call of this node's [pool](Node::pool) goes to (default: [`Balancer::round_robin`]).
+    pub fn balance(mut self, balancer: Balancer) -> Self {
+        self.pool.balance(balancer);
+        self
+    }
+
+    /// The same for the calls of one service, in one version (default: as for all).
+    pub fn balance_service(mut self, service: ServiceInfo, balancer: Balancer) -> Self {
+        self.pool.balance_service(service, balancer);
+        self
+    }
+
+    /// When the [pool](Node::pool) leaves a connected provider out because it fails (default:
+    /// [`OutlierDetection::default`], whose fields name each value).
+    pub fn outlier_detection(mut self, detection: OutlierDetection) -> Self {
+        self.pool.outlier_detection(Some(detection));
+        self
+    }
+
+    /// Lets the [pool](Node::pool) call a connected provider however often it fails (default: it is
+    /// [ejected](OutlierDetection)).
+    pub fn no_outlier_detection(mut self) -> Self {
+        self.pool.outlier_detection(None);
+        self
+    }
+
     /// What stands for the network; for tests.
     #[doc(hidden)]
     pub fn network(mut self, network: Arc<dyn Network>) -> Self {
@@ -333,6 +382,13 @@ impl NodeBuilder {
             }
             None => Label::default(),
         };
+        let zone = match self.zone.as_ref().map(Label::new) {
+            Some(Err(source)) => {
+                mistakes.push(BuildError::Label { source });
+                Label::default()
+            }
+            zone => zone.and_then(Result::ok).unwrap_or_default(),
+        };
         let bind = self
             .address
             .as_ref()
@@ -356,7 +412,9 @@ impl NodeBuilder {
         }
         let (routes, entries) = self.registry.table(&mut mistakes);
         // Its limits are the directory's: checked now, with stand-ins for what only the socket knows.
+        let entries = entries.into_iter().map(|entry| entry.with_weight(self.weight));
         let description = Description::new(label, [], entries)
+            .map(|description| description.in_zone(zone))
             .map_err(|source| BuildError::Description { source });
         let description = note(&mut mistakes, description);
         let services = self.registry.names();
@@ -384,6 +442,7 @@ impl NodeBuilder {
                 limits: self.limits,
                 drain_timeout: self.drain_timeout,
                 probe,
+                pool: self.pool,
                 network: self.network,
             })),
             (Some(error), ..) => Err(error),

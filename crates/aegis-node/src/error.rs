@@ -65,8 +65,8 @@ pub enum BuildError {
         /// What is wrong.
         source: InvalidName,
     },
-    /// The display name has control characters or is too long.
-    #[error("name is not valid")]
+    /// The display name or the zone has control characters or is too long.
+    #[error("name or zone is not valid")]
     Label {
         /// What is wrong.
         source: aegis_topology::InvalidLabel,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use aegis_client::ServicePool;
+use aegis_client::{PoolOptions, ServicePool};
 use aegis_core::{Address, NodeId, NodeType, SpiffeId};
 use aegis_gossip::{Member, Observer};
 use aegis_proto::mesh::mesh_service_server::MeshServiceServer;
@@ -48,6 +48,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) drain_timeout: Duration,
     pub(crate) probe: Option<Address>,
+    pub(crate) pool: PoolOptions,
     pub(crate) network: Arc<dyn Network>,
 }
 
@@ -170,6 +171,7 @@ impl Node {
                 self.0.connections.clone(),
                 self.0.parts.tls.clone(),
                 Arc::clone(&self.0.view) as Arc<dyn Any + Send + Sync>,
+                self.0.parts.pool.clone(),
             )
         });
         pool.clone()
@@ -264,7 +266,8 @@ impl Node {
             self.addresses(bind, local.port()),
             parts.description.services().iter().cloned(),
         )
-        .map_err(|error| StartError::Publish { source: error.into() })?;
+        .map_err(|error| StartError::Publish { source: error.into() })?
+        .in_zone(parts.description.zone().clone());
         self.0.health.enter(Phase::Serving);
         self.0.health.tell().await;
         Ok((listener, local, description))

@@ -20,11 +20,16 @@ impl RoundRobin {
     }
 }
 
-/// A turn that was drawn.
+/// A turn that was drawn, or begins anywhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn(usize);
 
 impl Turn {
+    /// Where no rule says who is first.
+    pub(crate) fn any() -> Self {
+        Self(fastrand::usize(..))
+    }
+
     /// The order in which to try `length` entries: each index once, the one whose turn it is first.
     // The rest follows in list order, so a full provider's calls fall to its neighbour. That is a
     // bias only while it stays full, and needs neither randomness nor memory.

@@ -1,6 +1,7 @@
 use std::fmt;
+use std::time::Duration;
 
-use aegis_topology::SyncState;
+use aegis_topology::{ServiceEntry, SyncState};
 
 use super::{Candidate, Explanation, Verdict};
 
@@ -9,7 +10,7 @@ const SPELLED_OUT: usize = 3;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { calls, attempts, moved, retries, over_budget, .. } = self;
+        let Self { calls, attempts, moved, retries, over_budget, ejections, .. } = self;
         if self.candidates.is_empty() {
             write!(f, "{}: {}", self.service, self.summary())?;
         } else {
@@ -17,9 +18,39 @@ impl fmt::Display for Explanation {
             write!(f, "{}: {eligible} of {all} providers are called", self.service)?;
         }
         write!(f, " ({calls} calls, {attempts} attempts, {moved} moved, {retries} retried")?;
-        write!(f, ", {over_budget} over budget)")?;
+        write!(f, ", {over_budget} over budget")?;
+        if 0 < *ejections {
+            write!(f, ", {ejections} ejections")?;
+        }
+        write!(f, ")")?;
+        if self.panic {
+            write!(f, "; all that are connected are ejected, so they are called (panic mode)")?;
+        }
         for candidate in &self.candidates {
-            write!(f, "\n  {candidate} ({} picks)", candidate.picks)?;
+            write!(f, "\n  {candidate} ({})", Numbers(candidate))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a candidate has done so far; what is as it is with most is left out.
+struct Numbers<'a>(&'a Candidate);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Candidate { picks, in_flight, weight, ejections, latency, .. } = self.0;
+        write!(f, "{picks} picks")?;
+        if 0 < *in_flight {
+            write!(f, ", {in_flight} in flight")?;
+        }
+        if let Some(latency) = latency {
+            write!(f, ", {:.1} ms", latency.as_secs_f64() * 1_000.0)?;
+        }
+        if *weight != ServiceEntry::DEFAULT_WEIGHT {
+            write!(f, ", weight {weight}")?;
+        }
+        if 0 < *ejections {
+            write!(f, ", ejected {}", Times(*ejections))?;
         }
         Ok(())
     }
@@ -46,18 +77,24 @@ impl fmt::Display for Verdict {
             Self::Full { in_flight, slots } => {
                 write!(f, "full, {in_flight} of {slots} streams in use")
             }
+            Self::Ejected { reason, returns_in: Duration::ZERO } => {
+                write!(f, "ejected, {reason}; it is being asked whether it is healthy")
+            }
+            Self::Ejected { reason, returns_in } => {
+                write!(f, "ejected, {reason}; it is asked again in {returns_in:.1?}")
+            }
             Self::Stalled => write!(f, "stalled, it does not answer PINGs"),
             Self::Connecting { failures: 0, .. } | Self::Connecting { error: None, .. } => {
                 write!(f, "connecting")
             }
             Self::Connecting { failures, error: Some(error) } => {
-                write!(f, "connecting again, {error} (failed {})", Times(*failures))
+                write!(f, "connecting again, {error} (failed {})", Times((*failures).into()))
             }
             Self::Backoff { failures, retry_in, error } => {
                 write!(
                     f,
                     "not connected, {error} (failed {}, next attempt in {retry_in:.1?})",
-                    Times(*failures)
+                    Times((*failures).into())
                 )
             }
             Self::Draining => write!(f, "draining"),
@@ -68,7 +105,7 @@ impl fmt::Display for Verdict {
 }
 
 /// How often something happened.
-struct Times(u32);
+struct Times(u64);
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,8 +169,6 @@ impl fmt::Display for Summary<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use aegis_core::{NodeId, ServiceInfo, ServiceVersion};
     use aegis_topology::{SyncFailure, Timestamp};
 
@@ -146,6 +181,8 @@ mod tests {
             verdict,
             picks: 7,
             in_flight: 0,
+            weight: 100,
+            ejections: 0,
             latency: None,
         };
         Explanation {
@@ -162,6 +199,8 @@ mod tests {
             stalls_left: 0,
             pushbacks: 0,
             over_budget: 1,
+            ejections: 0,
+            panic: false,
             looks: 0,
         }
     }
@@ -262,6 +301,28 @@ mod tests {
             "identity/v2: 1 of 2 providers are called (3 calls, 6 attempts, 2 moved, 1 retried, 1 over budget)\n  \
              node-0 at 127.0.0.1:1: called, 2 of 100 streams in use on 1 connection (7 picks)\n  \
              node-1 at 127.0.0.1:1: connecting (7 picks)"
+        );
+    }
+
+    #[test]
+    fn a_candidate_tells_how_it_did() {
+        let ejected = Verdict::Ejected {
+            reason: "5 calls failed in a row".to_owned(),
+            returns_in: Duration::from_millis(1_500),
+        };
+        let mut explanation = explanation(SyncState::Complete, &[], vec![ejected]);
+        explanation.ejections = 3;
+        let [candidate] = explanation.candidates.as_mut_slice() else { panic!("one") };
+        candidate.in_flight = 4;
+        candidate.latency = Some(Duration::from_micros(1_250));
+        candidate.weight = 50;
+        candidate.ejections = 3;
+        assert_eq!(
+            explanation.to_string(),
+            "identity/v2: 0 of 1 providers are called (3 calls, 6 attempts, 2 moved, 1 retried, \
+             1 over budget, 3 ejections)\n  \
+             node-0 at 127.0.0.1:1: ejected, 5 calls failed in a row; it is asked again in 1.5s \
+             (7 picks, 4 in flight, 1.2 ms, weight 50, ejected 3 times)"
         );
     }
 }

@@ -9,7 +9,9 @@ use aegis_core::{Address, Chain, NodeId, ServiceInfo, ServiceVersion};
 use aegis_topology::{NodeState, ServiceEntry, Snapshot, SyncState};
 use aegis_transport::LinkStatus;
 
+use crate::outlier::Standing;
 use crate::service::{Counts, Service};
+use crate::view::Provider;
 
 /// What a pool knows about a service: each candidate, and why it is or is not called.
 ///
@@ -69,6 +71,10 @@ pub struct Explanation {
     pub pushbacks: u64,
     /// Repeats that the budget did not allow.
     pub over_budget: u64,
+    /// How often a provider was [ejected](crate::OutlierDetection).
+    pub ejections: u64,
+    /// All providers that could be called are ejected, and are called for want of others (*panic mode*).
+    pub panic: bool,
     /// How often the pool looked at the providers anew, because the directory or a connection changed. Calls, and
     /// streams that become free, do not add to it.
     pub looks: u64,
@@ -88,6 +94,10 @@ pub struct Candidate {
     pub picks: u64,
     /// Those of them that are under way.
     pub in_flight: usize,
+    /// Its weight, as it advertises it: for [weighted](crate::Balancer::weighted) balancing.
+    pub weight: u32,
+    /// How often it was [ejected](crate::OutlierDetection).
+    pub ejections: u64,
     /// How long it takes until the head of its answers comes, on average: Peak-EWMA over 10 s, so the slow ones count most
     /// and old ones fade; `None` before the first. A failure counts as ten times as slow as the average.
     pub latency: Option<Duration>,
@@ -115,6 +125,13 @@ pub enum Verdict {
     },
     /// It is connected, but has not answered a PING in time: skipped while another provider exists.
     Stalled,
+    /// It is connected, but failed too often and gets no call for a while.
+    Ejected {
+        /// What it did.
+        reason: String,
+        /// How long until it is asked whether it is healthy, from the moment of the explanation; 0 while it is asked.
+        returns_in: Duration,
+    },
     /// It is being dialled; `failures` attempts in a row failed before.
     Connecting {
         /// Failed attempts in a row.
@@ -180,6 +197,7 @@ pub(crate) fn explain(
     let mut other_versions = BTreeSet::new();
     let mut candidates = Vec::new();
     let view = service.map(|it| it.view.load());
+    let panic = view.as_ref().is_some_and(|view| view.panic);
     for node in snapshot.nodes_by_service(info.name()) {
         let others = node.services().iter().map(ServiceEntry::info);
         let others = others.filter(|it| it.name() == info.name() && *it != info);
@@ -194,7 +212,7 @@ pub(crate) fn explain(
         });
         let verdict = match (node.state(), provider) {
             _ if closed => Verdict::Closed,
-            (NodeState::Active, Some(provider)) => provider.link.status().into(),
+            (NodeState::Active, Some(provider)) => verdict(provider, panic),
             // It came with the newest snapshot: the follower is about to look at it.
             (NodeState::Active, None) if service.is_some() => {
                 Verdict::Connecting { failures: 0, error: None }
@@ -207,9 +225,11 @@ pub(crate) fn explain(
             addresses: node.addresses().to_vec(),
             verdict,
             picks: provider.map_or(0, |provider| provider.picks.load(Ordering::Relaxed)),
-            in_flight: provider.map_or(0, |provider| provider.load.in_flight()),
+            in_flight: provider.map_or(0, |provider| provider.profile.load.in_flight()),
+            weight: node.service(info).map_or(0, ServiceEntry::weight),
+            ejections: provider.map_or(0, |provider| provider.record.ejections()),
             latency: provider
-                .and_then(|provider| provider.load.latency(tokio::time::Instant::now()))
+                .and_then(|provider| provider.profile.load.latency(tokio::time::Instant::now()))
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         });
     }
@@ -230,7 +250,25 @@ pub(crate) fn explain(
         stalls_left: count(|counts| &counts.stalls_left),
         pushbacks: count(|counts| &counts.pushbacks),
         over_budget: count(|counts| &counts.over_budget),
+        ejections: count(|counts| &counts.ejections),
+        panic,
         looks: count(|counts| &counts.looks),
+    }
+}
+
+/// Whether a provider is called.
+fn verdict(provider: &Provider, panic: bool) -> Verdict {
+    match (provider.link.status().into(), provider.record.standing()) {
+        (verdict @ (Verdict::Eligible { .. } | Verdict::Full { .. }), Standing::In) => verdict,
+        (verdict @ (Verdict::Eligible { .. } | Verdict::Full { .. }), _) if panic => verdict,
+        (Verdict::Eligible { .. } | Verdict::Full { .. }, Standing::Out { until, why }) => {
+            let returns_in = until.saturating_duration_since(tokio::time::Instant::now());
+            Verdict::Ejected { reason: why.to_string(), returns_in }
+        }
+        (Verdict::Eligible { .. } | Verdict::Full { .. }, Standing::Probed { why }) => {
+            Verdict::Ejected { reason: why.to_string(), returns_in: Duration::ZERO }
+        }
+        (verdict, _) => verdict,
     }
 }
 
