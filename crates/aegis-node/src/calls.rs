@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::call;
 use crate::connection::Shared;
 use crate::in_place::{Budget, Pace, Stopwatch};
+use crate::turn;
 
 /// Streams taken before the connection looks at what else there is to do.
 const TAKEN_IN_A_ROW: usize = 64;
@@ -81,12 +82,12 @@ impl Calls {
                     pace.note(took, budget.now());
                 }
                 if let Some(call) = rest {
-                    self.0.spawn(call);
+                    self.0.spawn(turn::run(call));
                 }
             } else {
                 match pace.filter(|pace| pace.samples()) {
-                    Some(pace) => self.0.spawn(measured(call, pace)),
-                    None => self.0.spawn(call),
+                    Some(pace) => self.0.spawn(turn::run(measured(call, pace))),
+                    None => self.0.spawn(turn::run(call)),
                 };
             }
         }

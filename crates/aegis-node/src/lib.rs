@@ -50,6 +50,7 @@ mod signals;
 mod stats;
 mod timer;
 mod trim;
+mod turn;
 mod usage;
 
 pub use aegis_gossip::{MemberStatus, SyncError, Synced};

@@ -19,6 +19,7 @@
     reason = "helpers of tests, too, end a test this way; a child process tells its address"
 )]
 
+mod blocking;
 mod bodies;
 mod cancelling;
 mod caps;

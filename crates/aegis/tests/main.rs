@@ -28,6 +28,7 @@
 mod addresses;
 mod age;
 mod as_tonic;
+mod blocking;
 mod builder;
 mod certificates_guide;
 mod crashed;
@@ -43,6 +44,7 @@ mod openssl;
 mod outage;
 mod preference;
 mod restarts;
+mod rolling;
 mod service;
 mod services_guide;
 mod strangers;
