@@ -33,6 +33,9 @@ pub(crate) async fn serve(certs: &Path, serve: Serve) -> Outcome<()> {
 /// A client that is connected to its providers.
 pub(crate) async fn connect(certs: &Path, providers: &Providers) -> Outcome<Aegis> {
     let mut pool = ServicePool::builder().tls(certificates::options(certs, certificates::CLIENT));
+    if let Some(balancer) = &providers.balancer {
+        pool = pool.balance(balancer.clone());
+    }
     match providers.known {
         Known::Seeds => pool = pool.seeds(providers.addresses.iter().map(SocketAddr::to_string)),
         Known::Fixed => {

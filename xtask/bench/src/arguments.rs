@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use aegis::client::Balancer;
 use lexopt::prelude::*;
 
 use crate::load::Plan;
@@ -16,7 +17,7 @@ usage: aegis-bench certs --certs DIR
        aegis-bench call|connect SYSTEM CLIENT [--deadline SECONDS] [--idempotent] [--rate N] [--bulk STREAMS]
        aegis-bench stream SYSTEM CLIENT --size BYTES
 
-CLIENT is --certs DIR --address ADDR.. [--fixed|--foreign] [--ready N] [--server-pid PID].. [--in-flight N] [--seconds S]
+CLIENT is --certs DIR --address ADDR.. [--fixed|--foreign] [--ready N] [--balance BALANCER] [--server-pid PID].. [--in-flight N] [--seconds S]
 [--runtime current_thread|multi_thread]; SYSTEM is raw, aegis, balance-list or p2c.
 A server prints its address; a client prints one line of JSON.
 The n-th address is of the server with number n, whose id is server-n. An aegis client takes them for seeds; with --fixed for
@@ -115,6 +116,8 @@ pub(crate) struct Providers {
     pub(crate) known: Known,
     /// How many have to be connected before the first call; all if it does not say.
     pub(crate) ready: Option<usize>,
+    /// How an aegis client chooses among them, if not by its default.
+    pub(crate) balancer: Option<Balancer>,
 }
 
 /// What an aegis client knows of its providers.
@@ -179,6 +182,7 @@ pub(crate) fn parse() -> Outcome<Arguments> {
             Long("fixed") => providers.known = Known::Fixed,
             Long("foreign") => providers.known = Known::Foreign,
             Long("ready") => providers.ready = Some(parser.value()?.parse()?),
+            Long("balance") => providers.balancer = Some(parser.value()?.parse()?),
             Long("size") => size = parser.value()?.parse()?,
             Long("rate") => plan.rate = Some(parser.value()?.parse()?),
             Long("idempotent") => plan.idempotent = true,

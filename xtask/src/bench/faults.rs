@@ -37,6 +37,8 @@ const AEGIS: System = System { name: "aegis", client: "aegis", server: "aegis", 
 const IDEMPOTENT: System =
     System { name: "aegis, idempotent", options: &["--idempotent"], ..AEGIS };
 const BOTH: &[System] = &[BALANCE_LIST, AEGIS];
+const LEAST_LOADED: System =
+    System { name: "aegis least-loaded", options: &["--balance", "least-loaded"], ..AEGIS };
 /// Where a call that was sent fails unless it may be sent twice.
 const WITH_RETRIES: &[System] = &[BALANCE_LIST, AEGIS, IDEMPOTENT];
 
@@ -61,7 +63,7 @@ const TAIL: &[Case] = &[
     Case {
         letter: "B",
         what: "one answers after 50 ms, two after 1 ms, 30 callers",
-        systems: &[BALANCE_LIST, TOWER_P2C, AEGIS],
+        systems: &[BALANCE_LIST, TOWER_P2C, AEGIS, LEAST_LOADED],
         options: &["--in-flight", "30", "--seconds", "2"],
         play: slow,
     },
