@@ -6,6 +6,7 @@
 //! | [`quickstart`] | a first provider and consumer with a proto of your own, in a quarter of an hour |
 //! | [`services`] | defining, registering, calling, authorizing and versioning services |
 //! | [`resilience`] | what is sent again when a provider fails, what never is, and how to read a failure |
+//! | [`shutdown`] | restarts and rolling updates without a failed call, under Kubernetes and systemd |
 //! | [`certificates`] | what a certificate has to say, and who issues it |
 //! | [`adopting`] | programs that use tonic already |
 //! | [`testing`] | a mesh in a test |
@@ -22,6 +23,10 @@ pub mod services {
 
 pub mod resilience {
     #![doc = include_str!("guide/resilience.md")]
+}
+
+pub mod shutdown {
+    #![doc = include_str!("guide/shutdown.md")]
 }
 
 pub mod certificates {
