@@ -145,7 +145,7 @@ impl ServiceEntry {
 
     /// Its share of the calls, in relation to other providers: 1 to 10,000.
     ///
-    /// It is advertised for balancers that honour it; round robin does not.
+    /// It is advertised for callers that balance by weight; others do not heed it.
     pub fn weight(&self) -> u32 {
         self.weight
     }

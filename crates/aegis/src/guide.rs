@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`quickstart`] | a first provider and consumer with a proto of your own, in a quarter of an hour |
 //! | [`services`] | defining, registering, calling, authorizing and versioning services |
+//! | [`balancing`] | which provider gets a call: load, weights, providers that fail |
 //! | [`resilience`] | what is sent again when a provider fails, what never is, and how to read a failure |
 //! | [`shutdown`] | restarts and rolling updates without a failed call, under Kubernetes and systemd |
 //! | [`certificates`] | what a certificate has to say, and who issues it |
@@ -19,6 +20,10 @@ pub mod quickstart {
 
 pub mod services {
     #![doc = include_str!("guide/services.md")]
+}
+
+pub mod balancing {
+    #![doc = include_str!("guide/balancing.md")]
 }
 
 pub mod resilience {
