@@ -10,6 +10,7 @@ mod compare;
 mod connect;
 mod faults;
 mod figures;
+mod kept;
 mod options;
 mod programs;
 mod report;
@@ -33,7 +34,8 @@ pub(crate) const USAGE: &str = "\
   bench failover          three providers that come late, are restarted or killed, beside tonic's balance_list
   options of these: [--json] [--save] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread]
                     [--in-flight N,..] (of stream: how many); the client runs on each runtime unless one is named; --json prints a line for
-                    each when all is measured; --save writes docs/results/NAME.json
+                    each when all is measured; --save writes docs/results/NAME.json, where
+                    other parts of the same commit stay
   bench pick              what choosing a provider costs, at 10 and 10,000 nodes (criterion)
   bench all               all of them, one after the other";
 

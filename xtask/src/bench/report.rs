@@ -4,12 +4,12 @@ use std::fmt;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::BenchError;
+use super::kept::{self, Run};
 use super::options::Options;
 
 /// A benchmark that runs.
@@ -44,42 +44,29 @@ impl<'a> Report<'a> {
     ///
     /// `facts` say how it was measured.
     pub(crate) fn finish(self, facts: &Value) -> Result<(), BenchError> {
-        if self.options.save {
-            self.save(facts)?;
-        }
         if self.options.json {
             self.lines.iter().for_each(print);
         }
-        Ok(())
+        if self.options.save { self.save(facts) } else { Ok(()) }
     }
 
-    fn save(&self, facts: &Value) -> Result<(), BenchError> {
+    fn save(self, facts: &Value) -> Result<(), BenchError> {
         let directory = self.workspace.join("docs").join("results");
         let path = directory.join(self.bench).with_extension("json");
-        let mut result = json!({
-            "command": format!("cargo xtask bench {} {}", self.bench, self.options.said),
-            "commit": said_by(self.workspace, "git", &["rev-parse", "--short=12", "HEAD"]),
-            "machine": said_by(self.workspace, "uname", &["-srm"]),
-            "cores": std::thread::available_parallelism().map_or(0, usize::from),
-            "took_seconds": self.started.elapsed().as_secs(),
-            "results": self.lines,
-            "detail": self.details,
-        });
-        if let (Some(result), Some(facts)) = (result.as_object_mut(), facts.as_object()) {
-            result.extend(facts.clone());
-        }
+        let run = Run {
+            command: format!("cargo xtask bench {} {}", self.bench, self.options.said),
+            seconds: self.started.elapsed().as_secs(),
+            facts: facts.clone(),
+            lines: self.lines,
+            details: self.details,
+        };
+        // One that is not there, or of another form, is written anew.
+        let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let result = kept::after(before.as_ref(), self.workspace, &run);
         let failed = |source| BenchError::Write { path: path.display().to_string(), source };
         fs::create_dir_all(&directory).map_err(failed)?;
         fs::write(&path, format!("{result:#}\n")).map_err(failed)
     }
-}
-
-fn said_by(workspace: &Path, program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(workspace).output();
-    output.map_or_else(
-        |_| "unknown".to_owned(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
 }
 
 #[expect(clippy::print_stdout, reason = "a command talks to its user")]
