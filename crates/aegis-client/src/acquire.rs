@@ -5,9 +5,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::attempts::Attempts;
+use crate::call::Call;
 use crate::failure::Stopped;
 use crate::line::Line;
-use crate::outcome::{Ended, How};
+use crate::outcome::{Ended, Failed, How};
 use crate::service::Service;
 use crate::view::{Missed, Picked};
 
@@ -95,6 +96,9 @@ impl Attempts<'_> {
         loop {
             self.call.service().pool.check_under_way()?;
             let missed = match self.call.pick(&self.tried) {
+                Ok(picked) if is_worse_than_again(self.last.as_ref(), self.call, &picked) => {
+                    Missed::Tried
+                }
                 Ok(picked) => return Ok(picked),
                 Err(missed) => missed,
             };
@@ -163,8 +167,11 @@ impl Attempts<'_> {
                 () = news.comes() => {}
             }
             self.call.service().pool.check_under_way()?;
-            if let Ok(picked) = self.call.pick(&self.tried) {
-                return Ok(Some(picked));
+            match self.call.pick(&self.tried) {
+                Ok(picked) if !is_worse_than_again(self.last.as_ref(), self.call, &picked) => {
+                    return Ok(Some(picked));
+                }
+                _ => {}
             }
         }
         self.tried.clear();
@@ -214,4 +221,11 @@ impl Attempts<'_> {
         drop(timeout_at(until, news.comes()).await);
         Ok(())
     }
+}
+
+/// Whether a provider that has failed the call is a better choice than this one: it answers at least.
+fn is_worse_than_again(last: Option<&Failed>, call: &Call, picked: &Picked) -> bool {
+    last.is_some_and(|last| last.how.was_sent())
+        && picked.slot.pulse().is_stalled()
+        && call.has_ready(None)
 }

@@ -3,13 +3,10 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use aegis_client::{CallPolicy, Failure, RequestExt as _, ServiceClient, Stopped};
+use aegis_client::{CallPolicy, Failure, RequestExt as _, ServiceClient, ServicePool, Stopped};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_proto::identity::v1::{GetUserRequest, SubscribeSessionEventsRequest};
-use aegis_testing::eventually;
-use h2::Reason;
 use tonic::{Code, Request, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower_service::Service as _;
 
 use crate::bodies::{Pieces, upload};
@@ -24,17 +21,17 @@ const SERVICE: &str = "aegis.identity.v1.IdentityService";
 const UNAVAILABLE: Act = Act::Fail(14);
 const SHORT: Duration = Duration::from_millis(100);
 
-async fn call_idempotent(client: &ServiceClient<Client>) -> Result<String, Status> {
+pub(crate) async fn call_idempotent(client: &ServiceClient<Client>) -> Result<String, Status> {
     send(client, request().idempotent()).await
 }
 
 /// Clients of a channel on which the calls that the tests make are made like this.
-fn with_policy(pool: &aegis_client::ServicePool, policy: CallPolicy) -> ServiceClient<Client> {
+pub(crate) fn with_policy(pool: &ServicePool, policy: CallPolicy) -> ServiceClient<Client> {
     identity(&pool.clone().with_policy(METHOD, policy))
 }
 
 #[track_caller]
-fn stopped(status: &Status) -> (usize, Stopped) {
+pub(crate) fn stopped(status: &Status) -> (usize, Stopped) {
     let failure = Failure::from_status(status).expect("a status that keeps its failure");
     (failure.attempts_made(), failure.stopped())
 }
@@ -256,208 +253,6 @@ async fn the_only_provider_is_asked_again_after_a_while() {
     assert_eq!((status.code(), stopped(&status)), (Code::Unavailable, (1, Stopped::Deadline)));
 }
 
-fn pushback(millis: &str) -> Act {
-    Act::FailWith(14, vec![("grpc-retry-pushback-ms", millis.to_owned())])
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_provider_that_pushes_back_is_heeded() {
-    let mesh = Mesh::new();
-    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
-    let (_pool, client) = mesh.connected(&[&a, &b]).await;
-    let details = ErrorDetails::with_retry_info(Some(SHORT));
-    let status = Status::with_error_details(Code::Unavailable, "", details);
-    let info =
-        status.into_http::<()>().headers()["grpc-status-details-bin"].to_str().unwrap().to_owned();
-    let info = Act::FailWith(14, vec![("grpc-status-details-bin", info)]);
-    let mut expected = 0;
-    for (act, pause) in [(pushback("100"), SHORT), (info, SHORT), (pushback("0"), Duration::ZERO)] {
-        a.once(act.clone());
-        b.once(act);
-        let began = Instant::now();
-        call_idempotent(&client).await.unwrap();
-        assert!(pause * 2 <= began.elapsed(), "{:?}", began.elapsed());
-        expected += 3;
-        assert_eq!(a.requests() + b.requests(), expected);
-    }
-    for never in ["-1", "soon", "99999999"] {
-        a.always(pushback(never));
-        b.always(pushback(never));
-        let status = call_idempotent(&client).await.unwrap_err();
-        assert_eq!(stopped(&status), (1, Stopped::Pushback));
-        expected += 1;
-        assert_eq!(a.requests() + b.requests(), expected);
-    }
-    assert_eq!(client.explain().pushbacks, 9);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pushback_beyond_the_deadline_ends_the_call_at_once() {
-    let mesh = Mesh::new();
-    let provider = Provider::start(&mesh, "a").await;
-    let (pool, client) = mesh.connected(&[&provider]).await;
-    provider.always(pushback("200000"));
-    let status = send(&client, timed(Duration::from_secs(100)).idempotent()).await.unwrap_err();
-    assert_eq!((status.code(), stopped(&status)), (Code::Unavailable, (1, Stopped::Deadline)));
-    // So does one beyond the response limit.
-    let status = call_idempotent(&client).await.unwrap_err();
-    assert_eq!(stopped(&status), (1, Stopped::Deadline));
-    let mut patient = IdentityServiceClient::new(pool.channel(IDENTITY).no_response_limit());
-    let waiting =
-        tokio::spawn(async move { patient.validate_session(request().idempotent()).await });
-    eventually(PATIENCE, || match provider.requests() {
-        3 => Ok(()),
-        some => Err(format!("{some} requests")),
-    })
-    .await;
-    tokio::time::sleep(SHORT).await;
-    assert!(!waiting.is_finished());
-    waiting.abort();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_is_given_up_while_it_waits_to_be_sent_again_is_not_sent_again() {
-    let mesh = Mesh::new();
-    let provider = Provider::start(&mesh, "a").await;
-    let (pool, client) = mesh.connected(&[&provider]).await;
-    provider.always(pushback("300"));
-    let waiting = tokio::spawn({
-        let client = client.clone();
-        async move { call_idempotent(&client).await }
-    });
-    eventually(PATIENCE, || match client.explain().pushbacks {
-        1 => Ok(()),
-        some => Err(format!("{some} pushbacks")),
-    })
-    .await;
-    waiting.abort();
-    assert!(waiting.await.unwrap_err().is_cancelled());
-    // Nothing is under way any more, so it closes at once.
-    tokio::time::timeout(PATIENCE, pool.close()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(350)).await;
-    assert_eq!(provider.requests(), 1);
-    // Where its deadline would pass meanwhile, the last answer is its answer.
-    let (_pool, client) = mesh.connected(&[&provider]).await;
-    let status = send(&client, timed(Duration::from_millis(500)).idempotent()).await.unwrap_err();
-    assert_status(&status, Code::Unavailable, &["attempt 2", "there is no time left"]);
-    assert_eq!(stopped(&status), (2, Stopped::Deadline));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_provider_is_left_after_the_try_timeout() {
-    let mesh = Mesh::new();
-    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
-    let (pool, _client) = mesh.connected(&[&a, &b]).await;
-    a.always(Act::Hang);
-    let client = with_policy(&pool, CallPolicy::new().idempotent().try_timeout(SHORT));
-    for _ in 0..4 {
-        assert_eq!(call(&client).await.unwrap(), "b");
-    }
-    assert_eq!((a.requests(), b.requests(), client.explain().try_timeouts), (2, 4, 2));
-    // The slow one learns that nobody waits for it.
-    eventually(PATIENCE, || match a.reset() {
-        2 => Ok(()),
-        some => Err(format!("{some} of 2 streams were reset")),
-    })
-    .await;
-    // When both are slow, the deadline has the last word, and the failure tells of both.
-    b.always(Act::Hang);
-    let status = send(&client, timed(SHORT * 5)).await.unwrap_err();
-    assert_status(&status, Code::DeadlineExceeded, &["attempt 3 of identity/v1, after"]);
-    let failure = Failure::from_status(&status).unwrap();
-    assert_eq!((failure.attempts_made(), failure.stopped()), (3, Stopped::Deadline));
-    assert!(failure.attempts()[0].cause.contains("try_timeout of 100ms"), "{failure}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_may_not_be_sent_again_waits_beyond_its_try_timeout() {
-    let mesh = Mesh::new();
-    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
-    let (pool, _client) = mesh.connected(&[&a, &b]).await;
-    a.always(Act::AnswerAfter(SHORT * 3));
-    b.always(Act::AnswerAfter(SHORT * 3));
-    let policy = CallPolicy::new().try_timeout(SHORT);
-    for policy in [policy, policy.idempotent().attempts(1)] {
-        call(&with_policy(&pool, policy)).await.unwrap();
-    }
-    assert_eq!((a.requests() + b.requests(), a.reset() + b.reset()), (2, 0));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idempotent_calls_leave_a_stalled_connection_and_others_stay() {
-    let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
-    let good = Provider::start(&mesh, "good").await;
-    let addresses = [("good", good.address), ("silent", silent.address)];
-    let client = identity(&mesh.builder(&addresses).build().unwrap());
-    client.wait_ready(2, PATIENCE).await.unwrap();
-    let began = Instant::now();
-    let calls = (0..8).map(|index| {
-        let client = &client;
-        async move {
-            let request = timed(PATIENCE);
-            // In pairs, since of two calls one is with the silent one.
-            let idempotent = index % 4 < 2;
-            let outcome =
-                send(client, if idempotent { request.idempotent() } else { request }).await;
-            (idempotent, outcome, began.elapsed())
-        }
-    });
-    let outcomes = futures_util::future::join_all(calls).await;
-    assert!(outcomes.iter().filter(|(idempotent, ..)| *idempotent).all(|it| it.1.is_ok()));
-    let late: Vec<_> = outcomes.iter().filter(|it| Duration::from_secs(1) < it.2).collect();
-    // It stops reading with the first of them.
-    assert_eq!((late.len(), silent.requests()), (4, 1));
-    for (idempotent, outcome, elapsed) in late {
-        if *idempotent {
-            // A PING after 1 s of silence, 1 s for the answer.
-            assert!(*elapsed < PATIENCE, "{elapsed:?}");
-        } else {
-            assert_eq!(outcome.as_ref().unwrap_err().code(), Code::DeadlineExceeded);
-        }
-    }
-    assert_eq!(client.explain().stalls_left, 2);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_black_hole_a_stream_ends_and_new_calls_go_elsewhere() {
-    let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
-    let mut settings = aegis_client::Settings::default();
-    settings.keepalive.dead_after = Duration::from_secs(3);
-    settings.keepalive.idle.answer = Duration::from_secs(1);
-    let good = Provider::start(&mesh, "good").await;
-    let addresses = [("good", good.address), ("silent", silent.address)];
-    let client = identity(&mesh.builder(&addresses).settings(settings).build().unwrap());
-    client.wait_ready(2, PATIENCE).await.unwrap();
-    let mut streams = Vec::new();
-    for _ in 0..2 {
-        let client = client.clone();
-        streams.push(tokio::spawn(async move {
-            client
-                .get()?
-                .subscribe_session_events(SubscribeSessionEventsRequest::default())
-                .await?;
-            Ok::<_, Status>(())
-        }));
-    }
-    eventually(PATIENCE, || match silent.requests() {
-        1 => Ok(()),
-        some => Err(format!("{some} streams")),
-    })
-    .await;
-    let mut ends = Vec::new();
-    for stream in streams {
-        ends.extend(stream.await.unwrap().err());
-    }
-    let [status] = ends.as_slice() else { panic!("{ends:?}") };
-    assert_status(status, Code::Unavailable, &["node silent at", "has not answered for too long"]);
-    for _ in 0..10 {
-        assert_eq!(call(&client).await.unwrap(), "good");
-    }
-    assert_eq!(silent.requests(), 1);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_of_which_too_much_was_sent_is_not_sent_again() {
     let mesh = Mesh::new();
@@ -515,20 +310,4 @@ async fn a_policy_gives_a_deadline_to_calls_that_have_none() {
     send(&client, timed(PATIENCE)).await.unwrap();
     let inherited = Instant::now() + PATIENCE;
     aegis_client::deadline::scope(inherited, call(&client)).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_peer_that_cancels_for_the_deadline_is_no_cancellation() {
-    let mesh = Mesh::new();
-    let provider = Provider::start(&mesh, "a").await;
-    let (_pool, client) = mesh.connected(&[&provider]).await;
-    // A little before our own clock says so.
-    provider.always(Act::ResetAfter(Duration::from_millis(98), Reason::CANCEL));
-    for _ in 0..20 {
-        let status = send(&client, timed(SHORT)).await.unwrap_err();
-        assert_status(&status, Code::DeadlineExceeded, &["node a at"]);
-    }
-    provider.always(Act::ResetAfter(SHORT, Reason::CANCEL));
-    let status = send(&client, timed(PATIENCE)).await.unwrap_err();
-    assert_status(&status, Code::Cancelled, &["node a at"]);
 }
