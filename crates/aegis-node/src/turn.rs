@@ -39,9 +39,8 @@ impl Turn {
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        if self.is_others() {
-            // Wakes the task when the worker has nothing else to do, or has looked at its sockets.
-            let _: Poll<()> = pin!(tokio::task::yield_now()).poll(cx);
+        // Wakes the task when the worker has nothing else to do, or has looked at its sockets.
+        if self.is_others() && pin!(tokio::task::yield_now()).poll(cx).is_pending() {
             return Poll::Pending;
         }
         let began = Instant::now();
