@@ -12,7 +12,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// A poll that takes so long holds others up noticeably.
-const LONG: Duration = Duration::from_micros(500);
+///
+/// Below, the worker's 61 tasks end soon, and order counts for more: calls that step back lose their place to others. With
+/// 0.5 ms here and handlers that burn 2 ms, 64 in flight, p99 was 2.8 times that of plain tonic.
+const LONG: Duration = Duration::from_millis(20);
 /// How often a call steps back. A worker that has run out of tasks looks at sockets and wakes first those that stepped
 /// back, some of them even before the tasks of these sockets; when they have stepped back again, all have run.
 const STEPS: u8 = 2;
