@@ -115,15 +115,34 @@ impl Load {
             Outcome::GivenUp if took <= before => return,
             Outcome::Answered | Outcome::GivenUp => took,
         };
-        let weight = self.weight(now).min(1.0 - PER_REPLY);
-        let peak = before <= charged;
-        self.latency.set(if peak { charged } else { before * weight + charged * (1.0 - weight) });
+        let latency = if before <= charged {
+            charged
+        } else {
+            let weight = self.weight_beside_another(now);
+            before * weight + charged * (1.0 - weight)
+        };
+        self.latency.set(latency);
         self.measured.set(self.stamp(now));
     }
 
     /// What the last measurement weighs as of now.
     fn weight(&self, now: Instant) -> f64 {
-        ((self.measured.get() - self.stamp(now)) / DECAY).min(0.0).exp()
+        (-self.age(now) / DECAY).exp()
+    }
+
+    /// The same beside a measurement of now.
+    fn weight_beside_another(&self, now: Instant) -> f64 {
+        // Up to this age time alone takes less, so nothing has to be computed: calls mostly come so often.
+        if self.age(now) < DECAY * PER_REPLY {
+            1.0 - PER_REPLY
+        } else {
+            self.weight(now).min(1.0 - PER_REPLY)
+        }
+    }
+
+    /// How old the last measurement is, in seconds.
+    fn age(&self, now: Instant) -> f64 {
+        (self.stamp(now) - self.measured.get()).max(0.0)
     }
 
     /// From 1 on.

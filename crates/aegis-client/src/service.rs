@@ -98,7 +98,6 @@ impl Service {
     ///
     /// One at a time: the pool calls it under the lock of its services.
     pub(crate) fn look(&self, snapshot: &Snapshot) -> ToDo {
-        self.counts.looks.fetch_add(1, Ordering::Relaxed);
         let now = Instant::now();
         let old = self.view.load();
         let known: HashMap<&NodeId, &Arc<Provider>> =

@@ -18,7 +18,7 @@ use crate::explain::explain;
 use crate::limit::ResponseLimit;
 use crate::options::PoolOptions;
 use crate::outlier::{Outliers, probe};
-use crate::service::{Service, ToDo};
+use crate::service::{Counts, Service, ToDo};
 use crate::view::{Provider, View};
 use crate::{Error, Explanation};
 
@@ -113,7 +113,7 @@ impl Shared {
         self.directory.clone()
     }
 
-    fn look(&self) -> ToDo {
+    fn look(&self, cause: Cause) -> ToDo {
         let mut to_do = ToDo::default();
         let mut live = Vec::new();
         let mut services = self.services();
@@ -123,6 +123,9 @@ impl Shared {
         let snapshot = self.directory.snapshot();
         services.retain(|_, service| match service.upgrade() {
             Some(service) => {
+                if cause == Cause::Changes {
+                    Counts::add(&service.counts.looks);
+                }
                 let ToDo { probes, due } = service.look(&snapshot);
                 to_do.probes.extend(probes);
                 to_do.due = to_do.due.into_iter().chain(due).min();
@@ -247,6 +250,18 @@ impl Drop for UnderWay {
     }
 }
 
+/// Why the pool looks at its providers anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The directory or a connection is not what it was.
+    Changes,
+    /// Providers have failed, or may return.
+    Outliers,
+}
+
+/// However many fail, they are judged so often.
+const JUDGING_PACE: Duration = Duration::from_millis(20);
+
 /// Makes the views of all services anew whenever the directory or a connection changes, or a provider fails or may return.
 async fn follow(
     pool: Weak<Shared>,
@@ -255,8 +270,8 @@ async fn follow(
     mut links: Changes,
 ) {
     let mut probes = JoinSet::new();
-    // At once, for what a service found that was made before this began.
-    let mut due = Some(Instant::now());
+    let mut due = None;
+    let mut judged = Instant::now();
     loop {
         let timer = async {
             match due {
@@ -264,15 +279,21 @@ async fn follow(
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            _ = directory.changed() => {}
-            () = links.changed() => {}
-            () = outliers.news.notified() => {}
-            () = timer => {}
-            Some(_) = probes.join_next() => {}
+        let cause = tokio::select! {
+            _ = directory.changed() => Cause::Changes,
+            () = links.changed() => Cause::Changes,
+            () = outliers.news.notified() => Cause::Outliers,
+            () = timer => Cause::Outliers,
+            Some(_) = probes.join_next() => Cause::Outliers,
+        };
+        let now = Instant::now();
+        if cause == Cause::Outliers && now < judged + JUDGING_PACE {
+            due = Some(judged + JUDGING_PACE);
+            continue;
         }
+        judged = now;
         let Some(pool) = pool.upgrade() else { return };
-        let to_do = pool.look();
+        let to_do = pool.look(cause);
         drop(pool);
         due = to_do.due;
         for provider in to_do.probes {

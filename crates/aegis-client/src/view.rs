@@ -194,7 +194,7 @@ impl View {
     pub(crate) fn turn(&self, balance: &Balancing) -> Option<&Arc<Provider>> {
         let index = match balance {
             Balancing::RoundRobin(rule) => rule.turn().order(self.ready.len()).next()?,
-            Balancing::Other(rule) => choose(&**rule, &self.ready, self.heaviest)?,
+            Balancing::Other(rule) => self.choose(&**rule)?,
         };
         self.ready.get(index)
     }
@@ -213,9 +213,16 @@ impl View {
             }
         };
         let ready = turn.order(self.ready.len()).filter_map(|index| self.ready.get(index));
-        for provider in ready {
-            if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
+        for provider in ready.clone() {
+            if let Some(picked) = take_trusted(provider, tried, &mut seen) {
                 return Ok(picked);
+            }
+        }
+        if seen.suspect {
+            for provider in ready {
+                if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
+                    return Ok(picked);
+                }
             }
         }
         // One that is full will have a slot before a silent one answers.
@@ -234,28 +241,33 @@ impl View {
 
     /// Lets a balancer pick, a few times at most.
     fn pick_chosen(&self, rule: &dyn Balance, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
-        let mut left: Vec<Arc<Provider>> = Vec::new();
+        let mut left: Vec<&Arc<Provider>> = Vec::new();
         let mut choices = CHOICES;
         if tried.is_empty() {
-            let index = choose(rule, &self.ready, self.heaviest)?;
-            let provider = self.ready.get(index)?;
-            if let Some(picked) = take(provider, Link::try_acquire, tried, seen) {
+            let provider = self.ready.get(self.choose(rule)?)?;
+            if let Some(picked) = take_trusted(provider, tried, seen) {
                 return Some(picked);
             }
-            left.extend(self.ready.iter().filter(|it| !Arc::ptr_eq(it, provider)).cloned());
+            left.extend(self.ready.iter().filter(|it| !Arc::ptr_eq(it, provider)));
             choices -= 1;
         } else {
-            left.extend(self.ready.iter().filter(|it| !tried.contains(it.node_id())).cloned());
+            left.extend(self.ready.iter().filter(|it| !tried.contains(it.node_id())));
         }
         for _ in 0..choices {
             let heaviest = left.iter().map(|it| it.profile.weight()).max()?;
-            let index = choose(rule, &left, heaviest)?;
-            let provider = left.remove(index);
-            if let Some(picked) = take(&provider, Link::try_acquire, tried, seen) {
+            let at = |index: usize| left.get(index).map(|it| &it.profile);
+            let provider = left.remove(choose(rule, left.len(), &at, heaviest)?);
+            if let Some(picked) = take_trusted(provider, tried, seen) {
                 return Some(picked);
             }
         }
         None
+    }
+
+    /// The index of a balancer's choice among all that are ready.
+    fn choose(&self, rule: &dyn Balance) -> Option<usize> {
+        let at = |index: usize| self.ready.get(index).map(|it| &it.profile);
+        choose(rule, self.ready.len(), &at, self.heaviest)
     }
 }
 
@@ -282,13 +294,25 @@ pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<
 }
 
 /// The index of a balancer's choice; `None` of nobody.
-fn choose(rule: &dyn Balance, among: &[Arc<Provider>], heaviest: u32) -> Option<usize> {
-    if among.is_empty() {
+fn choose<'a>(
+    rule: &dyn Balance,
+    length: usize,
+    at: &'a dyn Fn(usize) -> Option<&'a Profile>,
+    heaviest: u32,
+) -> Option<usize> {
+    if length == 0 {
         return None;
     }
-    let at = |index: usize| among.get(index).map(|it| &it.profile);
-    let choices = Choices::new(among.len(), &at, heaviest, Instant::now());
-    rule.pick(&choices).checked_rem(among.len())
+    rule.pick(&Choices::new(length, at, heaviest, Instant::now())).checked_rem(length)
+}
+
+/// Takes a slot of a provider that is no suspect.
+fn take_trusted(provider: &Arc<Provider>, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
+    if provider.record.is_suspect() {
+        seen.suspect = true;
+        return None;
+    }
+    take(provider, Link::try_acquire, tried, seen)
 }
 
 fn take(
@@ -312,9 +336,11 @@ fn take(
 
 /// What was met on the way through a view.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each may be met, or not, by itself")]
 struct Seen {
     full: bool,
     lost: bool,
+    suspect: bool,
     tried: bool,
 }
 

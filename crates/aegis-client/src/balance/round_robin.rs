@@ -33,7 +33,7 @@ impl Turn {
     /// The order in which to try `length` entries: each index once, the one whose turn it is first.
     // The rest follows in list order, so a full provider's calls fall to its neighbour. That is a
     // bias only while it stays full, and needs neither randomness nor memory.
-    pub(crate) fn order(self, length: usize) -> impl Iterator<Item = usize> + use<> {
+    pub(crate) fn order(self, length: usize) -> impl Iterator<Item = usize> + Clone + use<> {
         let first = self.0.checked_rem(length).unwrap_or_default();
         (first..length).chain(0..first)
     }

@@ -22,6 +22,8 @@ pub(crate) struct Record {
     /// Good answers to go until it is trusted again.
     trial: AtomicU32,
     relapsed: AtomicBool,
+    /// About to be judged.
+    suspect: AtomicBool,
     ejected: AtomicBool,
     verdict: Mutex<Verdict>,
 }
@@ -82,7 +84,16 @@ impl Record {
             self.relapsed.store(true, Ordering::Relaxed);
         }
         // Again after as many more, for whom there was no room the first time.
-        relapsed || in_a_row.checked_rem(detection.consecutive_failures) == Some(0)
+        let suspect = relapsed || in_a_row.checked_rem(detection.consecutive_failures) == Some(0);
+        if suspect {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+        suspect
+    }
+
+    /// Whether it is about to be judged, and passed by until then: the judge is a task that may have to wait.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Relaxed)
     }
 
     // For the judge.
@@ -100,8 +111,9 @@ impl Record {
         self.verdict().ejections
     }
 
-    /// What there is against it, success rates apart.
+    /// What there is against it, success rates apart. It is no suspect any more.
     pub(super) fn charge(&self, detection: &OutlierDetection) -> Option<Why> {
+        self.suspect.store(false, Ordering::Relaxed);
         if self.relapsed.load(Ordering::Relaxed) {
             return Some(Why::Relapse);
         }
@@ -151,6 +163,7 @@ impl Record {
         self.in_a_row.store(0, Ordering::Relaxed);
         self.take_counts();
         self.relapsed.store(false, Ordering::Relaxed);
+        self.suspect.store(false, Ordering::Relaxed);
         self.trial.store(TRIAL, Ordering::Relaxed);
         self.ejected.store(false, Ordering::Relaxed);
     }
