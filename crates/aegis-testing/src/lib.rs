@@ -1,7 +1,8 @@
-//! A test CA with good and bad certificates, and a mesh in memory, for users of aegis.
+//! A test CA with good and bad certificates, a mesh in memory, and faults, for users of aegis.
 //!
 //! ```text
 //! TestMesh ── nodes, started and joined ──┬── TestCa ── certificates, good or with one Flaw
+//!                                         ├── Faults ── of links and of methods, switched while nodes run
 //!                                         └── MemoryNetwork, or TCP on loopback
 //! ```
 //!
@@ -28,15 +29,16 @@
 //!
 //! # What it does not do
 //!
-//! It fakes neither TLS nor HTTP/2, both run as in production, and it loses and delays nothing by itself.
+//! It fakes neither TLS nor HTTP/2, both run as in production, and it loses and delays nothing unless it is told to
+//! ([`Faults`]).
 //! It is for tests alone: what fails in a test's set-up panics.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `mesh` | yes | `TestMesh`: whole nodes, in memory or on loopback; implies `memory` |
-//! | `memory` | with `mesh` | `MemoryNetwork`: connections without sockets |
+//! | `mesh` | yes | `TestMesh`: whole nodes, in memory or on loopback; the faults of calls; implies `memory` |
+//! | `memory` | with `mesh` | `MemoryNetwork`: connections without sockets; `Faults` of links |
 //!
 //! # Stability
 //!
@@ -51,6 +53,8 @@
 
 mod ca;
 mod eventually;
+#[cfg(feature = "memory")]
+mod fault;
 mod flaw;
 mod key;
 #[cfg(feature = "memory")]
@@ -60,6 +64,10 @@ mod mesh;
 
 pub use ca::{TestCa, TestCert, Validity};
 pub use eventually::eventually;
+#[cfg(feature = "mesh")]
+pub use fault::{CallFaults, FaultLayer, FaultService};
+#[cfg(feature = "memory")]
+pub use fault::{Delay, Direction, Faults, LinkFaults};
 pub use flaw::Flaw;
 pub use key::KeyKind;
 #[cfg(feature = "memory")]

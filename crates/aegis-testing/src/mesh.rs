@@ -4,7 +4,7 @@ use aegis_core::Chain;
 use aegis_node::{Node, NodeBuilder, Server};
 use aegis_transport::{Network, Tcp};
 
-use crate::{MemoryNetwork, TestCa};
+use crate::{Faults, MemoryNetwork, TestCa};
 
 /// A mesh of whole nodes within one process, over real mutual TLS and HTTP/2.
 ///
@@ -41,6 +41,8 @@ use crate::{MemoryNetwork, TestCa};
 #[derive(Debug)]
 pub struct TestMesh {
     ca: TestCa,
+    faults: Faults,
+    /// Without its faults.
     network: Arc<dyn Network>,
     /// Where the nodes listen that were started so far: the seeds of those to come.
     seeds: Mutex<Vec<String>>,
@@ -58,7 +60,16 @@ impl TestMesh {
     }
 
     fn over(network: Arc<dyn Network>) -> Self {
-        Self { ca: TestCa::new(), network, seeds: Mutex::default() }
+        Self { ca: TestCa::new(), faults: Faults::new(), network, seeds: Mutex::default() }
+    }
+
+    /// Has the mesh's faults drawn from a seed of their own (default: that of `AEGIS_SEED`, or another one each time).
+    ///
+    /// Nodes that were started before keep the faults that they have.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.faults = Faults::seeded(seed);
+        self
     }
 
     /// The CA of the mesh.
@@ -66,12 +77,33 @@ impl TestMesh {
         &self.ca
     }
 
-    /// What stands for the network.
+    /// What stands for the network; it has the faults of the mesh.
     pub fn network(&self) -> Arc<dyn Network> {
-        Arc::clone(&self.network)
+        self.faults.network(Arc::clone(&self.network))
     }
 
-    /// A node's builder with id, type `test`, certificates, a free port, and the nodes started so far as seeds.
+    /// What goes wrong on the links between the nodes, and in their handlers: nothing, until it is told so.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use std::time::Duration;
+    ///
+    /// use aegis_testing::TestMesh;
+    ///
+    /// let mesh = TestMesh::in_memory();
+    /// let _morpheus = mesh.serve("morpheus-1", |node| node).await;
+    /// mesh.faults().to("morpheus-1").delay(Duration::from_millis(5)..=Duration::from_millis(50));
+    /// mesh.faults().between("vicky-1", "morpheus-1").hang();
+    /// mesh.faults().heal();
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// A node's builder with id, type `test`, certificates, a free port, the nodes started so far as seeds, and the
+    /// mesh's [faults](Self::faults) on its links and, as the outermost layer, around its handlers.
     ///
     /// Whatever is set on it afterwards counts. For another type give it other certificates too:
     ///
@@ -96,7 +128,8 @@ impl TestMesh {
             .node_type("test")
             .address("127.0.0.1:0")
             .tls(self.ca.options(id, "test"))
-            .network(self.network())
+            .network(self.faults.network_of(id, Arc::clone(&self.network)))
+            .layer(self.faults.layer(id))
             .join(seeds)
     }
 
