@@ -103,7 +103,7 @@ where
         request.set_timeout(3 * LIMIT);
         calls.spawn(async move { client.get_user(request).await });
     }
-    calls.join_all().await.into_iter().filter(|ended| ended.is_ok()).count()
+    calls.join_all().await.into_iter().flatten().count()
 }
 
 #[track_caller]
