@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use aegis_proto::convert::records;
 use aegis_proto::mesh::v1 as wire;
 use aegis_proto::mesh::v1::directory_service_client::DirectoryServiceClient;
 use aegis_tls::Tls;
-use aegis_topology::{Directory, NodeEntry, SignedRecord, SyncRequest, SyncState};
+use aegis_topology::{Directory, NodeEntry, SignedRecord, Snapshot, SyncRequest, SyncState};
 use aegis_transport::{Connections, Link};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -105,6 +106,8 @@ impl fmt::Debug for Observer {
     }
 }
 
+/// How long a seed may take to bring the first sync before the next one is tried beside it.
+const STAGGER: Duration = Duration::from_millis(250);
 /// How long a stream must have lasted for the next failure to count as the first.
 const STEADY: Duration = Duration::from_secs(5);
 /// How long a member may take for its first delta.
@@ -114,6 +117,10 @@ const FIRST_DELTA: Duration = Duration::from_secs(10);
 async fn follow(shared: Arc<Shared>, at: usize) {
     let settings = &shared.core.settings;
     let mut wait = settings.seed_retry;
+    if at == 0 {
+        first(&shared).await;
+        sleep(jittered(wait)).await;
+    }
     let mut watch = shared.core.directory().watch();
     loop {
         let round = shared.round(at);
@@ -123,11 +130,8 @@ async fn follow(shared: Arc<Shared>, at: usize) {
         }
         for choice in round {
             let began = Instant::now();
-            if let Err(error) = shared.follow_one(&choice).await {
-                tracing::debug!(%choice, error = %Chain::new(&error), "cannot follow the directory here");
-                if let Choice::Seed(address) = &choice {
-                    shared.failures.failed(&shared.core, address, &error);
-                }
+            if let Err(error) = shared.follow_one(&choice, &AtomicBool::new(false)).await {
+                shared.failed(&choice, &error);
             }
             if STEADY < began.elapsed() {
                 wait = settings.seed_retry;
@@ -135,6 +139,44 @@ async fn follow(shared: Arc<Shared>, at: usize) {
         }
         sleep(jittered(wait)).await;
         wait = wait.mul_f64(RETRY_GROWTH).min(settings.seed_retry_limit);
+    }
+}
+
+/// Follows the seed that brings the first sync, for as long as it goes.
+///
+/// Each is tried a little after the one before it or when that one has failed: every call waits for the directory, and one
+/// seed that says nothing would hold them up for as long as a dial may take.
+async fn first(shared: &Arc<Shared>) {
+    let mut racing = JoinSet::new();
+    for address in &shared.seeds {
+        let (racer, seed) = (Arc::clone(shared), Choice::Seed(address.clone()));
+        racing.spawn(async move { race(&racer, &seed).await });
+        // Whether one has failed or time has passed, it is the next one's turn.
+        drop(timeout(STAGGER, racing.join_next()).await);
+        if shared.core.directory().snapshot().is_synced() {
+            break;
+        }
+    }
+    while racing.join_next().await.is_some() {}
+}
+
+/// Follows a seed, unless another one was faster.
+async fn race(shared: &Shared, seed: &Choice) {
+    let synced = AtomicBool::new(false);
+    let beaten = async {
+        // It fails only when the directory is gone.
+        drop(shared.core.directory().wait_for(Snapshot::is_synced, Duration::MAX).await);
+        if synced.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        followed = shared.follow_one(seed, &synced) => {
+            if let Err(error) = followed {
+                shared.failed(seed, &error);
+            }
+        }
+        () = beaten => {}
     }
 }
 
@@ -170,8 +212,15 @@ impl Shared {
         seeds.iter().cloned().map(Choice::Seed).chain(members).collect()
     }
 
-    /// Follows a member until its stream ends.
-    async fn follow_one(&self, choice: &Choice) -> Result<(), SyncError> {
+    fn failed(&self, choice: &Choice, error: &SyncError) {
+        tracing::debug!(%choice, error = %Chain::new(error), "cannot follow the directory here");
+        if let Choice::Seed(address) = choice {
+            self.failures.failed(&self.core, address, error);
+        }
+    }
+
+    /// Follows a member until its stream ends; `synced` becomes true when all that it knows has come.
+    async fn follow_one(&self, choice: &Choice, synced: &AtomicBool) -> Result<(), SyncError> {
         let link = match choice {
             Choice::Seed(address) => match dial(&self.core, address).await {
                 // Who only follows does not listen.
@@ -191,10 +240,15 @@ impl Shared {
             Choice::Seed(address) => Some(address),
             Choice::Member(..) => None,
         };
-        self.watch(&link, address).await
+        self.watch(&link, address, synced).await
     }
 
-    async fn watch(&self, link: &Link, seed: Option<&Address>) -> Result<(), SyncError> {
+    async fn watch(
+        &self,
+        link: &Link,
+        seed: Option<&Address>,
+        done: &AtomicBool,
+    ) -> Result<(), SyncError> {
         let call = |status| SyncError::Call { node: link.node_id().clone(), status };
         let root = self.core.replica().root().to_bytes().to_vec().into();
         let mut client =
@@ -222,6 +276,8 @@ impl Shared {
             // The root says that this was the last page.
             if !delta.root.is_empty() && !synced {
                 synced = true;
+                // Before others can see that the directory is there.
+                done.store(true, Ordering::Relaxed);
                 self.core.joined(link.node_id());
                 if let Some(address) = seed {
                     self.failures.succeeded(&self.core, address, link.node_id());
