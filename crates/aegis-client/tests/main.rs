@@ -21,6 +21,7 @@ mod leaving;
 mod lifecycle;
 mod load;
 mod moves;
+mod narrow;
 mod outliers;
 mod pinning;
 mod pushback;

@@ -208,6 +208,26 @@ async fn repeats_of_refused_requests_stay_within_the_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_providers_that_refuse_every_stream_are_asked_little_more_than_twice_a_call() {
+    const CALLS: usize = 500;
+    let mesh = Mesh::new();
+    let ids: Vec<_> = (0..50).map(|number| format!("provider-{number}")).collect();
+    let starts = ids.iter().map(|id| Provider::start(&mesh, id));
+    let providers = futures_util::future::join_all(starts).await;
+    for provider in &providers {
+        provider.always(Act::Reset(Reason::REFUSED_STREAM));
+    }
+    let (_pool, client) = mesh.connected(&providers.iter().collect::<Vec<_>>()).await;
+    let calls = (0..CALLS).map(|_| call(&client));
+    for outcome in futures_util::future::join_all(calls).await {
+        assert_eq!(outcome.unwrap_err().code(), Code::Unavailable);
+    }
+    let attempts: usize = providers.iter().map(Provider::requests).sum();
+    println!("{attempts} attempts for {CALLS} calls");
+    assert!(CALLS * 2 <= attempts && attempts * 10 <= CALLS * 22, "{attempts} attempts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_waiting_for_a_slot_survives_the_loss_of_the_connection() {
     let mesh = Mesh::new();
     let provider = Provider::with_streams(&mesh, "narrow", 1).await;

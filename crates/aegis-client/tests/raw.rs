@@ -10,15 +10,15 @@ use tokio::task::JoinSet;
 
 use crate::mesh::Mesh;
 
-const PREFACE: usize = 24;
+pub(crate) const PREFACE: usize = 24;
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const ACK: u8 = 1;
-const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 
 /// What it does when a request's HEADERS arrive.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ async fn go_away<IO: tokio::io::AsyncWrite + Unpin>(io: &mut IO, last: u32) -> s
     write(io, GOAWAY, 0, 0, &payload).await
 }
 
-async fn write<IO: tokio::io::AsyncWrite + Unpin>(
+pub(crate) async fn write<IO: tokio::io::AsyncWrite + Unpin>(
     io: &mut IO,
     kind: u8,
     flags: u8,

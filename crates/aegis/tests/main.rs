@@ -43,6 +43,7 @@ mod log;
 mod openssl;
 mod outage;
 mod preference;
+mod resilience;
 mod restarts;
 mod rolling;
 mod service;
