@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aegis::client::Verdict;
+use aegis::client::{Balancer, RequestExt as _, Verdict};
 use aegis::topology::SyncState;
 use aegis::{Node, ServiceClient, ServiceInfo};
 use aegis_proto::identity::v1::GetUserRequest;
@@ -46,8 +46,11 @@ usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT [options]
   --rate R             calls a second (default: as fast as they go)
   --duration DURATION  stop after this time
   --deadline DURATION  of each call (default: none)
+  --idempotent         the calls may be made twice: one that fails goes to another provider, within a budget
+  --balance RULE       round-robin (default), least-loaded or weighted: which provider a call goes to
   --subscribe          keep a stream of events open next to the calls
-  --json               nothing but the JSON object
+  --explain            say at the end, before the JSON object, of each provider why it is called or not
+  --json               nothing but the JSON object, and what --explain says before it
 
 A DURATION is 500ms, 5s, 2m or plain seconds. Exit code 0 when no call failed.";
 
@@ -64,7 +67,10 @@ struct Options {
     rate: Option<f64>,
     duration: Option<Duration>,
     deadline: Option<Duration>,
+    idempotent: bool,
+    balance: Balancer,
     subscribe: bool,
+    explain: bool,
     json: bool,
 }
 
@@ -88,6 +94,7 @@ async fn run() -> Outcome<ExitCode> {
         .id(&options.id)
         .node_type(&options.node_type)
         .cert_dir(&options.cert_dir)
+        .balance(options.balance.clone())
         .join(&options.join);
     if let Some(address) = &options.address {
         builder = builder.address(address);
@@ -111,6 +118,8 @@ async fn run() -> Outcome<ExitCode> {
     }
     let _subscription = if options.subscribe { Some(subscribe(&identity).await?) } else { None };
     let report = load(&identity, &options).await;
+    // Of a closed pool there is no more to say.
+    let explanation = options.explain.then(|| pool.explain(&IDENTITY_V1));
     pool.close().await;
     if let Some(server) = server {
         server.shutdown().await?;
@@ -121,6 +130,9 @@ async fn run() -> Outcome<ExitCode> {
         for (code, error) in &report.errors {
             eprintln!("first {code}: {error}");
         }
+    }
+    if let Some(explanation) = explanation {
+        println!("{explanation}");
     }
     println!("{}", serde_json::to_string(&report)?);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -191,7 +203,7 @@ async fn load(identity: &Client, options: &Options) -> Report {
     let mut workers = JoinSet::new();
     for _ in 0..options.concurrency.max(1) {
         let (identity, next) = (identity.clone(), Arc::clone(&next));
-        let (rate, deadline) = (options.rate, options.deadline);
+        let (rate, deadline, idempotent) = (options.rate, options.deadline, options.idempotent);
         workers.spawn(async move {
             let mut done = Vec::new();
             loop {
@@ -207,7 +219,7 @@ async fn load(identity: &Client, options: &Options) -> Report {
                     return done;
                 }
                 let began = Instant::now();
-                let result = call(&identity, number, deadline).await;
+                let result = call(&identity, number, deadline, idempotent).await;
                 done.push(Outgoing { took: began.elapsed(), ended: start.elapsed(), result });
             }
         });
@@ -224,8 +236,12 @@ async fn call(
     identity: &Client,
     number: u64,
     deadline: Option<Duration>,
+    idempotent: bool,
 ) -> Result<String, tonic::Status> {
     let mut request = Request::new(GetUserRequest { user_id: number.to_string() });
+    if idempotent {
+        request = request.idempotent();
+    }
     if let Some(deadline) = deadline {
         request.set_timeout(deadline);
     }
@@ -284,7 +300,8 @@ fn parse() -> Outcome<Option<Options>> {
     let (mut id, mut node_type, mut cert_dir, mut address) = (None, None, None, None);
     let (mut join, mut wait_for, mut calls, mut concurrency) = (Vec::new(), None, None, 1);
     let (mut rate, mut duration, mut deadline) = (None, None, None);
-    let (mut subscribe, mut no_wait, mut json) = (false, false, false);
+    let (mut balance, mut idempotent) = (Balancer::round_robin(), false);
+    let (mut subscribe, mut explain, mut no_wait, mut json) = (false, false, false, false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -300,7 +317,10 @@ fn parse() -> Outcome<Option<Options>> {
             Long("rate") => rate = Some(args::value("rate", &mut parser)?),
             Long("duration") => duration = Some(args::duration("duration", &mut parser)?),
             Long("deadline") => deadline = Some(args::duration("deadline", &mut parser)?),
+            Long("idempotent") => idempotent = true,
+            Long("balance") => balance = args::value("balance", &mut parser)?,
             Long("subscribe") => subscribe = true,
+            Long("explain") => explain = true,
             Long("json") => json = true,
             Long("help") => return Ok(None),
             _ => return Err(format!("{}\n{USAGE}", arg.unexpected()).into()),
@@ -325,7 +345,10 @@ fn parse() -> Outcome<Option<Options>> {
         rate,
         duration,
         deadline,
+        idempotent,
+        balance,
         subscribe,
+        explain,
         json,
     }))
 }

@@ -102,6 +102,9 @@ pub(crate) struct Report {
     /// What it says for people: the slowest call, and the first failure of each code.
     #[serde(skip)]
     pub(crate) remarks: String,
+    /// What it prints before the JSON object.
+    #[serde(skip)]
+    pub(crate) explanation: String,
 }
 
 impl Report {
@@ -130,9 +133,11 @@ impl Consumer {
         let stderr = read(self.0.stderr.take().unwrap());
         let status = wait(&mut self.0, limit);
         let (text, remarks) = (stdout.join().unwrap(), stderr.join().unwrap());
-        let mut report: Report = serde_json::from_str(text.lines().last().unwrap_or_default())
+        let (explanation, json) = text.trim_end().rsplit_once('\n').unwrap_or(("", &text));
+        let mut report: Report = serde_json::from_str(json)
             .unwrap_or_else(|error| panic!("{error} in {text:?} ({status}): {remarks}"));
         report.remarks = remarks;
+        explanation.clone_into(&mut report.explanation);
         assert_eq!(
             status.success(),
             report.failed.is_empty(),

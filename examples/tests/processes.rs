@@ -36,6 +36,38 @@ fn calls_are_shared_evenly_by_providers_found_through_one() {
 }
 
 #[test]
+fn a_consumer_explains_each_provider_when_it_is_asked_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = three(dir.path(), &[]);
+    let load = ["--wait-for", "3", "--calls", "30", "--explain", "--json"];
+    let report = Consumer::run(dir.path(), &a.address, &load);
+    check_all_ok(&report);
+    for (id, provider) in [("morpheus-1", &a), ("morpheus-2", &b), ("morpheus-3", &c)] {
+        let line = report.explanation.lines().find(|line| line.contains(id)).unwrap();
+        assert!(line.contains(&provider.address) && line.contains("10 picks"), "{line}");
+    }
+    let silent = Consumer::run(dir.path(), &a.address, &["--json"]);
+    assert_eq!((silent.explanation.as_str(), silent.remarks.as_str()), ("", ""));
+}
+
+#[test]
+fn a_consumer_balances_by_the_rule_that_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = Provider::start("morpheus-1", dir.path(), &[], &[]);
+    let slow = ["--delay", "200ms"];
+    let _slow = Provider::start("morpheus-2", dir.path(), &[&a.address], &slow);
+    let share = |rule: &str| {
+        let load = ["--wait-for", "2", "--calls", "200", "--concurrency", "10", "--balance", rule];
+        let report = Consumer::run(dir.path(), &a.address, &load);
+        check_all_ok(&report);
+        report.by_provider.get("morpheus-2").copied().unwrap_or_default()
+    };
+    assert_eq!((share("round-robin"), share("weighted")), (100, 100));
+    let slow = share("least-loaded");
+    assert!(slow < 40, "the slow one got {slow} of 200 calls");
+}
+
+#[test]
 fn a_killed_provider_costs_only_the_calls_on_its_wire_and_serves_again_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, _c] = three(dir.path(), &[]);
@@ -120,6 +152,25 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
     assert!(report.last_failed_ms < 6_500.0, "{report:?}");
     // A second, and what a loaded machine needs to notice.
     assert!(report.slowest_ms() < 1_500.0, "{report:?}");
+}
+
+/// One is stopped and another one killed, and what was with them is made again elsewhere.
+#[test]
+fn calls_that_may_be_made_twice_do_not_fail_with_a_stopped_or_killed_provider() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = three(dir.path(), &[]);
+    let load = ["--idempotent", "--deadline", "5s", "--wait-for", "3", "--duration", "8"];
+    let pace = ["--concurrency", "20", "--rate", "400"];
+    let consumer = Consumer::start(dir.path(), &a.address, &[&load[..], &pace[..]].concat());
+    std::thread::sleep(Duration::from_millis(1_500));
+    b.signal("STOP");
+    std::thread::sleep(Duration::from_secs(4));
+    c.kill();
+    let report = consumer.report(Duration::from_secs(30));
+    b.signal("CONT");
+    check_all_ok(&report);
+    assert_eq!(report.by_provider.len(), 3, "{report:?}");
+    assert!(2_000 < report.calls, "{report:?}");
 }
 
 #[test]
