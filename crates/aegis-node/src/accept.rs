@@ -22,6 +22,7 @@ use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::muffle::Muffle;
 use crate::stats::Counters;
+use crate::turn::Places;
 
 /// A handshake whose peer has sent nothing for this long may be closed to make room.
 const SILENT: Duration = Duration::from_millis(500);
@@ -37,6 +38,7 @@ pub(crate) struct Acceptor {
     pub(crate) routes: Arc<Routes>,
     pub(crate) limits: Limits,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) places: Arc<Places>,
     pub(crate) stages: Stages,
 }
 
@@ -175,6 +177,7 @@ impl Acceptor {
             header_list: HeaderList::default(),
             terminate: self.stages.terminate.child_token(),
             counters: Arc::clone(&self.counters),
+            places: Arc::clone(&self.places),
             caller,
             remote,
             local,

@@ -82,12 +82,14 @@ impl Calls {
                     pace.note(took, budget.now());
                 }
                 if let Some(call) = rest {
-                    self.0.spawn(turn::run(call));
+                    self.0.spawn(turn::run(Arc::clone(&shared.places), call));
                 }
             } else {
                 match pace.filter(|pace| pace.samples()) {
-                    Some(pace) => self.0.spawn(turn::run(measured(call, pace))),
-                    None => self.0.spawn(turn::run(call)),
+                    Some(pace) => {
+                        self.0.spawn(turn::run(Arc::clone(&shared.places), measured(call, pace)))
+                    }
+                    None => self.0.spawn(turn::run(Arc::clone(&shared.places), call)),
                 };
             }
         }

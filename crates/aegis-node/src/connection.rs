@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::linger::Lingering;
 use crate::stats::Counters;
 use crate::timer::after;
+use crate::turn::Places;
 
 /// h2's own guards against floods. Their defaults close honest connections:
 /// callers that time out or cancel reset streams, and readers of many small events fill the frame budget.
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     /// Cancelled when the calls of this connection have to end.
     pub(crate) terminate: CancellationToken,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) places: Arc<Places>,
     pub(crate) caller: Caller,
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,

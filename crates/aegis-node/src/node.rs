@@ -306,6 +306,7 @@ impl Node {
             routes: Arc::new(routes),
             limits: parts.limits.clone(),
             counters: Arc::clone(&counters),
+            places: Arc::default(),
             stages: stages.clone(),
         };
         let task = acceptor.spawn();
