@@ -26,7 +26,7 @@ async fn a_slow_provider_is_left_after_the_try_timeout() {
     let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
     let (pool, _client) = mesh.connected(&[&a, &b]).await;
     a.always(Act::Hang);
-    let client = with_policy(&pool, CallPolicy::new().idempotent().try_timeout(SHORT));
+    let client = with_policy(&pool, CallPolicy::new().idempotent().try_timeout(SHORT * 3));
     for _ in 0..4 {
         assert_eq!(call(&client).await.unwrap(), "b");
     }
@@ -39,11 +39,11 @@ async fn a_slow_provider_is_left_after_the_try_timeout() {
     .await;
     // When both are slow, the deadline has the last word, and the failure tells of both.
     b.always(Act::Hang);
-    let status = send(&client, timed(SHORT * 5)).await.unwrap_err();
+    let status = send(&client, timed(SHORT * 15)).await.unwrap_err();
     assert_status(&status, Code::DeadlineExceeded, &["attempt 3 of identity/v1, after"]);
     let failure = Failure::from_status(&status).unwrap();
     assert_eq!((failure.attempts_made(), failure.stopped()), (3, Stopped::Deadline));
-    assert!(failure.attempts()[0].cause.contains("try_timeout of 100ms"), "{failure}");
+    assert!(failure.attempts()[0].cause.contains("try_timeout of 300ms"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

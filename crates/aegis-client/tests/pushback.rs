@@ -1,14 +1,17 @@
 //! A provider that fails a call says whether and when it may come back.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aegis_client::{RequestExt as _, Stopped};
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
-use aegis_testing::eventually;
-use tonic::{Code, Status};
+use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
+use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
+use aegis_testing::{TestMesh, eventually};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::mesh::{IDENTITY, Mesh, PATIENCE, assert_status, request, send, timed};
+use crate::mesh::{IDENTITY, Mesh, PATIENCE, assert_status, identity, request, send, timed};
 use crate::provider::{Act, Provider};
 use crate::retries::{call_idempotent, stopped};
 
@@ -96,7 +99,40 @@ async fn a_call_that_is_given_up_while_it_waits_to_be_sent_again_is_not_sent_aga
     assert_eq!(provider.requests(), 1);
     // Where its deadline would pass meanwhile, the last answer is its answer.
     let (_pool, client) = mesh.connected(&[&provider]).await;
-    let status = send(&client, timed(Duration::from_millis(500)).idempotent()).await.unwrap_err();
+    provider.always(pushback("600"));
+    let status = send(&client, timed(Duration::from_secs(1)).idempotent()).await.unwrap_err();
     assert_status(&status, Code::Unavailable, &["attempt 2", "there is no time left"]);
     assert_eq!(stopped(&status), (2, Stopped::Deadline));
+}
+
+/// Fails its first call, and says when to come back.
+struct Busy(AtomicUsize);
+
+#[tonic::async_trait]
+impl IdentityService for Busy {
+    async fn validate_session(
+        &self,
+        _: Request<ValidateSessionRequest>,
+    ) -> Result<Response<ValidateSessionResponse>, Status> {
+        if 0 < self.0.fetch_add(1, Ordering::SeqCst) {
+            return Ok(Response::new(ValidateSessionResponse::default()));
+        }
+        let mut status = Status::unavailable("the queue is full");
+        status.metadata_mut().insert("grpc-retry-pushback-ms", "200".parse().unwrap());
+        Err(status)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_that_a_provider_asks_for_takes_the_place_of_our_own() {
+    let mesh = TestMesh::in_memory();
+    let busy = IdentityServiceServer::new(Busy(AtomicUsize::new(0)));
+    let _server = mesh.serve("busy", |node| node.service(IDENTITY, busy)).await;
+    let client = identity(&mesh.node("vicky").pool());
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    // On a clock that moves only while everybody waits.
+    let began = tokio::time::Instant::now();
+    send(&client, request().idempotent()).await.unwrap();
+    let pause = began.elapsed().as_millis();
+    assert!((200..230).contains(&pause), "{pause} ms");
 }

@@ -4,8 +4,11 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use aegis_client::{CallPolicy, Failure, RequestExt as _, ServiceClient, ServicePool, Stopped};
+use aegis_core::NodeId;
 use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
 use aegis_proto::identity::v1::{GetUserRequest, SubscribeSessionEventsRequest};
+use aegis_testing::eventually;
+use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 use tower_service::Service as _;
 
@@ -231,11 +234,65 @@ async fn when_every_provider_fails_attempts_stay_within_the_budget() {
     assert_eq!(explanation.retries, u64::try_from(attempts - CALLS).unwrap());
 }
 
+/// Makes so many idempotent calls, so many at a time, and fails with the first that fails.
+async fn call_many_idempotent(client: &ServiceClient<Client>, calls: usize, at_once: usize) {
+    let mut tasks = JoinSet::new();
+    for worker in 0..at_once {
+        let client = client.clone();
+        tasks.spawn(async move {
+            for _ in (worker..calls).step_by(at_once) {
+                call_idempotent(&client).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_that_always_fails_costs_no_idempotent_call() {
+    let mesh = Mesh::new();
+    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
+    let bad = Provider::start(&mesh, "bad").await;
+    bad.always(UNAVAILABLE);
+    let (_pool, client) = mesh.connected(&[&a, &b, &bad]).await;
+    call_many_idempotent(&client, 3_000, 20).await;
+    let explanation = client.explain();
+    assert_eq!((explanation.calls, explanation.over_budget), (3_000, 0));
+    // Each of its failures was made good, and it was left out before they were many.
+    // Its requests count the questions after its health, too.
+    let failures = explanation.candidate(&NodeId::new("bad").unwrap()).unwrap().picks;
+    assert_eq!(explanation.retries, failures);
+    assert!((5..300).contains(&failures), "{failures} attempts at the bad one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_dies_under_load_costs_no_idempotent_call() {
+    let mesh = Mesh::new();
+    let [a, b] = [Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await];
+    let dying = Provider::start(&mesh, "dying").await;
+    let (_pool, client) = mesh.connected(&[&a, &b, &dying]).await;
+    for provider in [&a, &b, &dying] {
+        provider.always(Act::AnswerAfter(Duration::from_millis(2)));
+    }
+    let killing = async {
+        eventually(PATIENCE, || match dying.requests() {
+            some if 200 < some => Ok(()),
+            some => Err(format!("{some} requests")),
+        })
+        .await;
+        dying.kill().await
+    };
+    tokio::join!(call_many_idempotent(&client, 3_000, 20), killing);
+    let explanation = client.explain();
+    assert!(0 < explanation.retries, "nothing was under way: {explanation}");
+    assert_eq!(explanation.over_budget, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_only_provider_is_asked_again_after_a_while() {
     let mesh = Mesh::new();
     let provider = Provider::start(&mesh, "a").await;
-    let (_pool, client) = mesh.connected(&[&provider]).await;
+    let (pool, client) = mesh.connected(&[&provider]).await;
     let pinned = client.pinned().unwrap();
     provider.once(UNAVAILABLE);
     provider.once(UNAVAILABLE);
@@ -246,11 +303,12 @@ async fn the_only_provider_is_asked_again_after_a_while() {
     provider.once(UNAVAILABLE);
     pinned.clone().validate_session(request().idempotent()).await.unwrap();
     assert_eq!((provider.requests(), client.explain().retries), (5, 3));
-    // What is not worth the wait is not waited for.
+    // A pause that the deadline would not survive is not begun.
     provider.always(UNAVAILABLE);
-    let hurried = timed(Duration::from_millis(30)).idempotent();
-    let status = send(&client, hurried).await.unwrap_err();
-    assert_eq!((status.code(), stopped(&status)), (Code::Unavailable, (1, Stopped::Deadline)));
+    let patient = with_policy(&pool, CallPolicy::new().idempotent().attempts(100));
+    let status = send(&patient, timed(Duration::from_secs(1))).await.unwrap_err();
+    assert_status(&status, Code::Unavailable, &["there is no time left"]);
+    assert_eq!(stopped(&status).1, Stopped::Deadline);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
