@@ -54,6 +54,7 @@ usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT [options]
 
 A DURATION is 500ms, 5s, 2m or plain seconds. Exit code 0 when no call failed.";
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {
     id: String,
     node_type: String,
