@@ -8,6 +8,7 @@
 //! | [`balancing`] | which provider gets a call: load, weights, providers that fail |
 //! | [`resilience`] | what is sent again when a provider fails, what never is, and how to read a failure |
 //! | [`shutdown`] | restarts and rolling updates without a failed call, under Kubernetes and systemd |
+//! | [`performance`] | how to measure a call, what to expect, and what costs |
 //! | [`certificates`] | what a certificate has to say, and who issues it |
 //! | [`adopting`] | programs that use tonic already |
 //! | [`testing`] | a mesh in a test |
@@ -32,6 +33,10 @@ pub mod resilience {
 
 pub mod shutdown {
     #![doc = include_str!("guide/shutdown.md")]
+}
+
+pub mod performance {
+    #![doc = include_str!("guide/performance.md")]
 }
 
 pub mod certificates {
