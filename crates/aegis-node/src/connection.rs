@@ -4,6 +4,7 @@ use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use aegis_tls::Caller;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::Watched;
-use crate::calls::{Arrived, Calls};
+use crate::calls::{Arrived, Begun, Calls};
 use crate::dispatch::Routes;
 use crate::keepalive::Keepalive;
 use crate::limits::Limits;
@@ -129,6 +130,7 @@ where
     let mut keepalive = Keepalive::new(&mut connection, activity, &limits);
     let shared = Arc::new(shared);
     let mut calls = Calls::default();
+    let mut begun = Begun::default();
     let mut arrived = Arrived::default();
     let mut stage = Stage::Open;
     let mut drained = pin!(drain.cancelled());
@@ -157,9 +159,16 @@ where
                 Stage::Terminated => return Ok(()),
                 Stage::Draining => timer.as_mut().reset(after(Duration::MAX)),
             },
-            open = poll_fn(|cx| arrived.poll(&mut connection, cx)), if !rested => {
+            open = poll_fn(|cx| match arrived.poll(&mut connection, cx) {
+                Poll::Pending => begun.poll_turn().map(|()| Ok(true)),
+                open @ Poll::Ready(_) => open,
+            }), if !rested => {
                 rested = arrived.is_full();
-                calls.begin(&mut arrived, &shared);
+                poll_fn(|cx| {
+                    calls.begin(&mut begun, &mut arrived, &shared, cx);
+                    Poll::Ready(())
+                })
+                .await;
                 match open {
                     Ok(true) => {}
                     Ok(false) => return Ok(()),

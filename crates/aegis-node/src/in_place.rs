@@ -1,16 +1,16 @@
 //! Which calls are answered on their connection's own task, where an answer costs neither a task nor a wake-up.
 //!
-//! A handler that answers at its first poll and in microseconds is best run there. One that computes would hold up
-//! everything else on the connection, so how a service behaved so far decides, and whatever has not answered at its
-//! first poll gets a task of its own.
+//! A handler that answers at once and in microseconds is best run there. One that computes would hold up everything else
+//! on the connection, so how a service behaved so far decides, and whatever has not answered after two polls, one when
+//! its call arrives and one at the connection's next turn, gets a task of its own. All figures are of the two together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// First polls of this mean length are worth running in place; a task and its wake-ups cost about as much.
+/// Polls of this mean length are worth running in place; a task and its wake-ups cost about as much.
 // Code that is not optimized takes several times as long for the same.
 const SHORT: Duration = Duration::from_micros(if cfg!(debug_assertions) { 200 } else { 15 });
-/// A first poll that computes for so long holds a connection up noticeably: one is enough to bar the service.
+/// A call whose polls compute for so long holds a connection up noticeably: one is enough to bar the service.
 const LONG: Duration = Duration::from_micros(500);
 /// So does one that blocks for so long. A shorter one may have waited for its turn on a busy machine.
 const BLOCKED: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const SAMPLE: u64 = 8;
 /// A service begins with this mean: it has to show that it is quick, by calls in tasks of their own.
 const UNKNOWN: Duration = HEAVIEST;
 
-/// How long the first polls of one service's calls take.
+/// How long the first two polls of one service's calls take.
 ///
 /// Connections share it and change it without order: each of its numbers is an estimate.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Pace {
             && self.barred_until.load(Ordering::Relaxed) <= self.micros(now)
     }
 
-    /// Notes a first poll that has just ended, wherever it ran.
+    /// Notes the polls of a call, wherever they ran.
     pub(crate) fn note(&self, took: Took, now: Instant) {
         let mean = self.mean_nanos.load(Ordering::Relaxed);
         let next = mean - mean / 8 + nanos(took.wall.min(HEAVIEST)) / 8;
@@ -90,12 +90,19 @@ impl Pace {
     }
 }
 
-/// How long a poll took.
+/// How long a poll took, or two.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Took {
     pub(crate) wall: Duration,
     /// Of it, about so much on a processor.
     pub(crate) computed: Duration,
+}
+
+impl Took {
+    /// The two together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { wall: self.wall + other.wall, computed: self.computed + other.computed }
+    }
 }
 
 /// Tells computing from waiting for a processor.

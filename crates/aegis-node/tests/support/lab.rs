@@ -120,6 +120,11 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
         }
         // The task it runs on.
         "Where" => ok([message(tokio::task::id().to_string().as_bytes())]),
+        // The same, once the request is complete.
+        "WhereAfter" => {
+            drop(body.collect().await);
+            ok([message(tokio::task::id().to_string().as_bytes())])
+        }
         "Pause" => {
             tokio::task::yield_now().await;
             ok([message(b"")])
