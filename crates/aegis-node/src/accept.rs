@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use aegis_core::{Chain, NodeId};
 use aegis_tls::{AcceptError, Accepted, Tls};
-use aegis_transport::{BoxIo, HeaderList, Io as _, Listener};
+use aegis_transport::{BoxIo, HeaderList, Heard, Inspected, Io as _, Listener};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::activity::{Activity, Watched};
 use crate::connection::{self, NoHttp2, Shared};
 use crate::dispatch::Routes;
 use crate::identities::Identities;
@@ -115,14 +114,14 @@ impl Acceptor {
     /// Starts a handshake off the loop.
     fn begin(&self, io: BoxIo, state: &mut State) {
         let (remote, local) = (io.peer_addr(), io.local_addr());
-        let (io, activity) = Watched::new(io);
+        let (io, heard) = Heard::on(io);
         let tls = self.tls.clone();
         let limit = self.limits.handshake_timeout;
         let task = state.handshakes.spawn(async move {
             let result = timeout(limit, tls.accept(io)).await.ok();
             Handshake { remote, local, result }
         });
-        state.pending.push_back(Pending { id: task.id(), remote, activity, task });
+        state.pending.push_back(Pending { id: task.id(), remote, heard, task });
     }
 
     /// Takes a handshake that ended, well or not, off the list.
@@ -253,7 +252,7 @@ impl State {
     /// Closes the oldest handshake whose peer is silent; false where there is none.
     fn evict(&mut self) -> bool {
         let now = Instant::now();
-        let silent = self.pending.iter().position(|it| it.activity.last() + SILENT < now);
+        let silent = self.pending.iter().position(|it| it.heard.last() + SILENT < now);
         let Some(pending) = silent.and_then(|silent| self.pending.remove(silent)) else {
             return false;
         };
@@ -309,14 +308,14 @@ impl State {
 struct Pending {
     id: Id,
     remote: Option<SocketAddr>,
-    activity: Activity,
+    heard: Heard,
     task: AbortHandle,
 }
 
 struct Handshake {
     remote: Option<SocketAddr>,
     local: Option<SocketAddr>,
-    result: Option<Result<Accepted<Watched<BoxIo>>, AcceptError>>,
+    result: Option<Result<Accepted<Inspected<BoxIo>>, AcceptError>>,
 }
 
 /// An authenticated connection that is over.

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use aegis_tls::Caller;
-use aegis_transport::{Greeted, HeaderList};
+use aegis_transport::{HeaderList, Heard};
 use bytes::Bytes;
 use h2::server;
 use http::Extensions;
@@ -17,7 +17,6 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
-use crate::activity::Watched;
 use crate::calls::{Arrived, Begun, Calls};
 use crate::dispatch::Routes;
 use crate::keepalive::Keepalive;
@@ -113,8 +112,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let (io, linger) = Lingering::new(io);
-    let (io, activity) = Watched::new(io);
-    let (io, header_list) = Greeted::by_client(io);
+    let (io, heard) = Heard::on(io);
+    let (io, header_list) = HeaderList::of_client(io);
     shared.header_list = header_list;
     let handshake = timeout(limits.handshake_timeout, builder(&limits).handshake::<_, Bytes>(io));
     let mut connection = tokio::select! {
@@ -127,7 +126,7 @@ where
         // Nothing was asked of us yet, and nothing will be.
         () = drain.cancelled() => return Ok(()),
     };
-    let mut keepalive = Keepalive::new(&mut connection, activity, &limits);
+    let mut keepalive = Keepalive::new(&mut connection, heard, &limits);
     let shared = Arc::new(shared);
     let mut calls = Calls::default();
     let mut begun = Begun::default();

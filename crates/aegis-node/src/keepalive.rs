@@ -2,20 +2,20 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aegis_transport::Heard;
 use bytes::Bytes;
 use h2::server::Connection;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::activity::Activity;
 use crate::limits::Limits;
 use crate::timer::{after, later};
 
 /// Asks a silent peer for a sign of life.
 pub(crate) struct Keepalive {
     ping: Option<PingPong>,
-    activity: Activity,
+    heard: Heard,
     interval: Duration,
     timeout: Duration,
     asked: Option<Instant>,
@@ -25,7 +25,7 @@ pub(crate) struct Keepalive {
 impl Keepalive {
     pub(crate) fn new<IO>(
         connection: &mut Connection<IO, Bytes>,
-        activity: Activity,
+        heard: Heard,
         limits: &Limits,
     ) -> Self
     where
@@ -33,7 +33,7 @@ impl Keepalive {
     {
         let (interval, timeout) = (limits.keepalive_interval, limits.keepalive_timeout);
         let timer = Box::pin(sleep_until(after(interval)));
-        Self { ping: connection.ping_pong(), activity, interval, timeout, asked: None, timer }
+        Self { ping: connection.ping_pong(), heard, interval, timeout, asked: None, timer }
     }
 
     /// Asks now: a peer that is gone must not hold the end of its connection.
@@ -54,11 +54,11 @@ impl Keepalive {
         // The answer has to be taken before h2 lets us ask again.
         if self.asked.is_some() && ping.poll_pong(cx).is_ready() {
             self.asked = None;
-            self.timer.as_mut().reset(later(self.activity.last(), self.interval));
+            self.timer.as_mut().reset(later(self.heard.last(), self.interval));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            let last = self.activity.last();
+            let last = self.heard.last();
             let next = match self.asked {
                 Some(asked) if last <= asked => return Poll::Ready(()),
                 // It sends, though not yet the answer: that is life enough, and the question stands.

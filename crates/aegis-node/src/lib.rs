@@ -21,7 +21,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
-mod activity;
 mod answer;
 mod builder;
 mod call;

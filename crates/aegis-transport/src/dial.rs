@@ -14,15 +14,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::later;
 use crate::error::DialError;
-use crate::greeting::{Greeted, HeaderList};
-use crate::heard::{Heard, Listening};
+use crate::greeting::HeaderList;
+use crate::heard::{Heard, Inspected};
 use crate::network::{BoxIo, Network};
 use crate::settings::Settings;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What a driver drives: TLS over a byte stream that notes when it was read.
-pub(crate) type Stream = Greeted<ClientStream<Listening<BoxIo>>>;
+pub(crate) type Stream = Inspected<ClientStream<Inspected<BoxIo>>>;
 
 /// A connection whose peer has accepted us, and which nobody drives yet.
 pub(crate) struct Dialled {
@@ -72,14 +72,14 @@ impl Dialler {
     ) -> Result<Dialled, DialError> {
         let until = later(Instant::now(), limit);
         let io = self.reach(address, until, limit).await?;
-        let (io, heard) = Listening::new(io);
+        let (io, heard) = Heard::on(io);
         let expected = expected.map_or(Expected::AnyMember, Expected::Node);
         let Connected { stream, peer, refusal, .. } =
             timeout_at(until, self.tls.connect(expected, io))
                 .await
                 .map_err(|_| DialError::NoHandshake { address: address.clone(), limit })?
                 .map_err(|error| tls_error(address, error))?;
-        let (stream, header_list) = Greeted::by_server(stream);
+        let (stream, header_list) = HeaderList::of_server(stream);
         let (sender, http2) = timeout_at(until, self.greet(stream))
             .await
             .map_err(|_| DialError::NoSettings { address: address.clone(), limit })?

@@ -1,9 +1,10 @@
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
+
+use crate::heard::Inspected;
 
 /// The length of a frame's head (RFC 9113 §4.1), and the longest frame that we let a peer send.
 const HEAD: usize = 9;
@@ -26,30 +27,36 @@ impl HeaderList {
     }
 }
 
-/// A plain byte stream that reads the peer's first SETTINGS as they pass: h2 keeps this one to itself.
+impl HeaderList {
+    /// The plain byte stream of a connection to a server, and what it says.
+    pub fn of_server<IO: AsyncRead>(io: IO) -> (Inspected<IO>, Self) {
+        Self::after(0, io)
+    }
+
+    /// The same of a client's connection.
+    pub fn of_client<IO: AsyncRead>(io: IO) -> (Inspected<IO>, Self) {
+        Self::after(PREFACE, io)
+    }
+
+    fn after<IO: AsyncRead>(skip: usize, io: IO) -> (Inspected<IO>, Self) {
+        let list = Self::default();
+        let mut greeting = Greeting::new(skip, list.clone());
+        (InspectReader::new(io, Box::new(move |bytes| greeting.note(bytes))), list)
+    }
+}
+
+/// Reads the peer's first SETTINGS as they pass: h2 keeps this one to itself.
 #[derive(Debug)]
-pub struct Greeted<IO> {
-    io: IO,
+struct Greeting {
     /// Bytes that come before them.
     skip: usize,
     /// `None` once they have been read.
     reading: Option<(Vec<u8>, HeaderList)>,
 }
 
-impl<IO> Greeted<IO> {
-    /// A connection to a server.
-    pub fn by_server(io: IO) -> (Self, HeaderList) {
-        Self::after(0, io)
-    }
-
-    /// A connection of a client.
-    pub fn by_client(io: IO) -> (Self, HeaderList) {
-        Self::after(PREFACE, io)
-    }
-
-    fn after(skip: usize, io: IO) -> (Self, HeaderList) {
-        let list = HeaderList::default();
-        (Self { io, skip, reading: Some((Vec::new(), list.clone())) }, list)
+impl Greeting {
+    fn new(skip: usize, list: HeaderList) -> Self {
+        Self { skip, reading: Some((Vec::new(), list)) }
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -85,51 +92,6 @@ fn settings(read: &[u8]) -> Poll<&[u8]> {
     read.get(HEAD..HEAD + length).map_or(Poll::Pending, Poll::Ready)
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Greeted<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        if self.reading.is_some() {
-            self.note(buf.filled().get(before..).unwrap_or_default());
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeted<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,14 +109,13 @@ mod tests {
     fn check(bytes: &[u8], expected: Option<u32>) {
         // However the bytes are cut.
         for piece in [1, 2, 7, bytes.len()] {
-            let (mut greeted, list) = Greeted::by_server(());
-            bytes.chunks(piece).for_each(|piece| greeted.note(piece));
-            assert_eq!(list.get(), expected, "{bytes:?} in pieces of {piece}");
-
-            let (mut greeted, list) = Greeted::by_client(());
-            let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bytes].concat();
-            bytes.chunks(piece).for_each(|piece| greeted.note(piece));
-            assert_eq!(list.get(), expected, "{bytes:?} in pieces of {piece}");
+            for preface in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+                let list = HeaderList::default();
+                let mut greeting = Greeting::new(preface.len(), list.clone());
+                let bytes = [preface, bytes].concat();
+                bytes.chunks(piece).for_each(|piece| greeting.note(piece));
+                assert_eq!(list.get(), expected, "{bytes:?} in pieces of {piece}");
+            }
         }
     }
 
@@ -173,12 +134,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_peer_is_bounded() {
-        let (mut greeted, _list) = Greeted::by_server(());
-        greeted.note(&[0, 0x40, 0, SETTINGS]);
+        let mut greeting = Greeting::new(0, HeaderList::default());
+        greeting.note(&[0, 0x40, 0, SETTINGS]);
         for _ in 0..100 {
-            greeted.note(&[0; 1_000]);
-            assert!(greeted.reading.as_ref().is_none_or(|(read, _)| read.len() <= HEAD + LONGEST));
+            greeting.note(&[0; 1_000]);
+            assert!(greeting.reading.as_ref().is_none_or(|(read, _)| read.len() <= HEAD + LONGEST));
         }
-        assert!(greeted.reading.is_none());
+        assert!(greeting.reading.is_none());
     }
 }

@@ -1,78 +1,44 @@
-use std::io;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
 use tokio::time::Instant;
+use tokio_util::io::InspectReader;
 
-/// When the last byte came from a peer.
+/// A byte stream of which something is noted as it is read.
+pub type Inspected<IO> = InspectReader<IO, Box<dyn FnMut(&[u8]) + Send + Sync>>;
+
+/// When the last byte came from a peer; shared between its stream and whoever judges it.
 ///
-/// Bytes are counted below TLS: half a record is a sign of life too.
+/// Put below TLS, it counts half a record as a sign of life too.
 #[derive(Debug, Clone)]
-pub(crate) struct Heard(Arc<Mutex<Instant>>);
+pub struct Heard {
+    since: Instant,
+    /// Nanoseconds after that.
+    last: Arc<AtomicU64>,
+}
 
 impl Heard {
-    pub(crate) fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A byte stream that notes when it was read.
-#[derive(Debug)]
-pub(crate) struct Listening<IO> {
-    io: IO,
-    heard: Heard,
-}
-
-impl<IO> Listening<IO> {
-    pub(crate) fn new(io: IO) -> (Self, Heard) {
-        let heard = Heard(Arc::new(Mutex::new(Instant::now())));
-        (Self { io, heard: heard.clone() }, heard)
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Listening<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        if before < buf.filled().len() {
-            *self.heard.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Listening<IO> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+    /// The stream, and when it was read last.
+    pub fn on<IO: AsyncRead>(io: IO) -> (Inspected<IO>, Self) {
+        let heard = Self { since: Instant::now(), last: Arc::default() };
+        let noting = heard.clone();
+        let note = move |bytes: &[u8]| {
+            if !bytes.is_empty() {
+                noting.note();
+            }
+        };
+        (InspectReader::new(io, Box::new(note)), heard)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    /// The time of the last byte, or of the connection's begin.
+    pub fn last(&self) -> Instant {
+        self.since + Duration::from_nanos(self.last.load(Ordering::Relaxed))
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn note(&self) {
+        let elapsed = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Relaxed);
     }
 }

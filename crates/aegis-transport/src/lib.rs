@@ -99,10 +99,12 @@ pub use body::ResponseBody;
 pub use cache::{Connections, Target};
 pub use call_error::{CallError, NeverSent};
 pub use channel::NodeChannel;
-// For the other end of a connection, in aegis-node.
 pub use error::{DialError, Unavailable};
+// The next two: for the other end of a connection, in aegis-node.
 #[doc(hidden)]
-pub use greeting::{Greeted, HeaderList};
+pub use greeting::HeaderList;
+#[doc(hidden)]
+pub use heard::{Heard, Inspected};
 pub use link::{Link, LinkStatus};
 pub use network::{BoxFuture, BoxIo, Io, Listener, Network, Tcp};
 pub use pulse::Pulse;
