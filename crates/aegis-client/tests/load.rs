@@ -59,11 +59,11 @@ async fn a_slow_provider_gets_few_calls_of_least_loaded() {
         Provider::start(&mesh, "a").await,
         Provider::start(&mesh, "b").await,
     ];
-    slow.always(Act::AnswerAfter(Duration::from_secs(3)));
+    slow.always(Act::AnswerAfter(Duration::from_secs(1)));
     a.always(Act::AnswerAfter(Duration::from_millis(1)));
     b.always(Act::AnswerAfter(Duration::from_millis(1)));
     let (_pool, client) = connected(&mesh, &[&slow, &a, &b], Balancer::least_loaded()).await;
-    crowd(&client, 10, CALLS).await;
+    crowd(&client, 30, CALLS).await;
     assert!(slow.requests() <= CALLS / 50, "{}", client.explain());
     assert!(CALLS / 4 <= a.requests().min(b.requests()), "{}", client.explain());
     let explanation = client.explain();
