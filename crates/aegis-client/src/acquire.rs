@@ -126,11 +126,11 @@ impl Attempts<'_> {
                         self.wait_up_to(pause).await?;
                     }
                     // Whoever asked for a pause has had it.
-                    Some(How::Answered | How::Broken | How::Left) if rested => {
+                    Some(How::Answered | How::Broken { .. } | How::Left) if rested => {
                         rested = false;
                         self.tried.clear();
                     }
-                    Some(How::Answered | How::Broken | How::Left) => {
+                    Some(How::Answered | How::Broken { .. } | How::Left) => {
                         if let Some(picked) = self.back_off().await? {
                             return Ok(picked);
                         }

@@ -181,7 +181,7 @@ impl<'a> Attempts<'a> {
     /// Why there can be no further attempt.
     fn obstacle(&mut self, failed: &Failed) -> Option<Stopped> {
         let Call { policy, replay, .. } = self.call;
-        let processed = matches!(failed.how, How::Answered | How::Broken);
+        let processed = matches!(failed.how, How::Answered | How::Broken { .. });
         if processed {
             // In this order: the first is what a caller would have to change first.
             if !policy.retries(failed.status.code()) {
@@ -195,7 +195,7 @@ impl<'a> Attempts<'a> {
             return Some(Stopped::NotReplayable);
         }
         match failed.how {
-            How::Answered | How::Broken => {
+            How::Answered | How::Broken { .. } => {
                 self.processed += 1;
                 if policy.attempts <= self.processed {
                     return Some(Stopped::Attempts);
@@ -262,7 +262,7 @@ impl<'a> Attempts<'a> {
             How::NotServed => {
                 format!("{} refused the call: {}", self.stage.place(), status.message())
             }
-            How::Broken | How::Left | How::NotSent | How::Refused | How::Unsendable => {
+            How::Broken { .. } | How::Left | How::NotSent | How::Refused | How::Unsendable => {
                 status.message().to_owned()
             }
         };

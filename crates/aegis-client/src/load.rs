@@ -108,8 +108,10 @@ impl Load {
         let took = took.as_secs_f64().max(1e-9);
         let charged = match outcome {
             Outcome::Unsent => return,
-            Outcome::Failed | Outcome::Refused if before == 0.0 => took.max(LONGEST_FAILURE),
-            Outcome::Failed | Outcome::Refused => {
+            Outcome::Failed | Outcome::Lost | Outcome::Refused if before == 0.0 => {
+                took.max(LONGEST_FAILURE)
+            }
+            Outcome::Failed | Outcome::Lost | Outcome::Refused => {
                 took.max((before * FAILURE).clamp(SHORTEST_FAILURE, LONGEST_FAILURE))
             }
             Outcome::GivenUp if took <= before => return,
@@ -176,8 +178,10 @@ pub(crate) enum Outcome {
     /// It answered, whatever it said.
     Answered,
     /// It is at fault: `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, `DEADLINE_EXCEEDED`, a try that took too long, a
-    /// connection that broke.
+    /// stream that broke.
     Failed,
+    /// The same, with the connection: all calls on it tell of one failure.
+    Lost,
     /// Nobody waits for it any longer; nothing is known but that it took at least so long.
     GivenUp,
     /// It did not process the request, which may be in order, but must not attract more of them.
@@ -226,7 +230,7 @@ impl Measure {
         // What was begun before the provider was ejected says nothing of how it is since it returned.
         if load.is_current(self.began) {
             load.observe(outcome, now.saturating_duration_since(self.began), now);
-            self.provider.count(outcome);
+            self.provider.count(outcome, self.began, now);
         }
     }
 }

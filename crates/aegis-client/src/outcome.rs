@@ -28,8 +28,8 @@ pub(crate) struct Failed {
 pub(crate) enum How {
     /// The provider's answer is a failure, and nothing else.
     Answered,
-    /// The connection or the stream broke: the provider may have acted on the request.
-    Broken,
+    /// The stream broke, or all of its connection was lost: the provider may have acted on the request.
+    Broken { lost: bool },
     /// We gave it up, which the budget has paid for.
     Left,
     /// The node does not serve what was asked for, so it is of no use to ask it again.
@@ -47,7 +47,7 @@ pub(crate) enum How {
 impl How {
     /// Whether a handler may have acted on the request.
     pub(crate) fn was_sent(self) -> bool {
-        matches!(self, Self::Answered | Self::Broken | Self::Left | Self::Own)
+        matches!(self, Self::Answered | Self::Broken { .. } | Self::Left | Self::Own)
     }
 }
 
@@ -60,7 +60,8 @@ impl Failed {
     pub(crate) fn outcome(&self) -> Outcome {
         match self.how {
             How::Answered => Outcome::of(self.status.code()),
-            How::Broken | How::Left => Outcome::Failed,
+            How::Broken { lost: true } => Outcome::Lost,
+            How::Broken { lost: false } | How::Left => Outcome::Failed,
             How::NotServed | How::Refused => Outcome::Refused,
             How::NotSent | How::Own | How::Unsendable => Outcome::Unsent,
         }
@@ -73,7 +74,7 @@ impl From<CallError> for Failed {
         let how = match error.never_sent() {
             _ if is_callers => How::Own,
             _ if error.is_unsendable() => How::Unsendable,
-            None => How::Broken,
+            None => How::Broken { lost: error.is_lost_connection() },
             Some(NeverSent::SlotLost) => How::NotSent,
             Some(_) => How::Refused,
         };

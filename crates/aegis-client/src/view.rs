@@ -69,16 +69,19 @@ impl Provider {
     }
 
     /// Counts an attempt's outcome, for it or against it.
-    pub(crate) fn count(&self, outcome: Outcome) {
+    pub(crate) fn count(&self, outcome: Outcome, began: Instant, now: Instant) {
         let Some(detection) = &self.outliers.detection else { return };
-        match outcome {
-            Outcome::Answered => self.record.answered(),
-            Outcome::Failed => {
-                if self.record.failed(detection) {
-                    self.outliers.news.notify_one();
-                }
+        let suspect = match outcome {
+            Outcome::Answered => {
+                self.record.answered();
+                false
             }
-            Outcome::GivenUp | Outcome::Refused | Outcome::Unsent => {}
+            Outcome::Failed => self.record.failed(detection),
+            Outcome::Lost => self.record.lost(began, now) && self.record.failed(detection),
+            Outcome::GivenUp | Outcome::Refused | Outcome::Unsent => false,
+        };
+        if suspect {
+            self.outliers.news.notify_one();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aegis_client::{Balancer, OutlierDetection, ServiceClient, Verdict};
 use aegis_core::NodeId;
 use aegis_testing::eventually;
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::mesh::{Client, Mesh, PATIENCE, call, identity};
@@ -78,6 +79,41 @@ async fn a_provider_that_fails_is_ejected_and_gets_no_call_until_its_time_is_ove
     assert_eq!((explanation.ejections, explanation.panic), (1, false));
     let status = client.wait_ready(2, Duration::from_millis(50)).await.unwrap_err();
     assert!(status.to_string().contains("ejected"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_whose_one_connection_is_lost_with_many_calls_is_not_ejected() {
+    let mesh = Mesh::new();
+    let (a, b) = (Provider::start(&mesh, "a").await, Provider::start(&mesh, "b").await);
+    a.always(Act::Hang);
+    let client = connected(&mesh, &[&a, &b], Some(short()), Balancer::default()).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..34 {
+        let client = client.clone();
+        calls.spawn(async move { call(&client).await });
+    }
+    eventually(PATIENCE, || if a.requests() == 17 { Ok(()) } else { Err("on their way") }).await;
+    a.once(Act::Cut);
+    for _ in 0..2 {
+        let client = client.clone();
+        calls.spawn(async move { call(&client).await });
+    }
+    // The last one that hangs may take the cut before one of these two does.
+    let lost = calls.join_all().await.iter().filter(|it| it.is_err()).count();
+    assert!((17..=18).contains(&lost), "{lost} calls were lost");
+    let again = || if a.connections() == 2 { Ok(()) } else { Err("not connected again") };
+    eventually(PATIENCE, again).await;
+    client.wait_ready(2, PATIENCE).await.unwrap();
+
+    // The second to the fourth failure in a row, not about the twentieth.
+    a.always(Act::Fail(UNAVAILABLE));
+    for _ in 0..6 {
+        drop(call(&client).await);
+    }
+    a.always(Act::Answer);
+    let answers = [call(&client).await.unwrap(), call(&client).await.unwrap()];
+    assert!(answers.contains(&"a".to_owned()), "{answers:?}: {}", client.explain());
+    assert_eq!(client.explain().ejections, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -85,6 +85,11 @@ impl CallError {
         matches!(self.cause, Cause::LongHead { .. } | Cause::Request(_))
     }
 
+    /// Whether the connection was lost, and every call on it, and not the call's stream alone.
+    pub fn is_lost_connection(&self) -> bool {
+        matches!(&self.cause, Cause::Http2 { error, .. } if !error.is_reset())
+    }
+
     /// The node the call was sent to.
     pub fn node_id(&self) -> &NodeId {
         &self.node

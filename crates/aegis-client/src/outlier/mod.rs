@@ -15,7 +15,7 @@ pub(crate) use review::{Member, review};
 /// When a connected provider is left out for a while, because it fails its calls (outlier detection, as in Envoy and gRFC A50).
 ///
 /// A failure is an attempt that ends with `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` or `DEADLINE_EXCEEDED`, or with
-/// a lost connection. Each pool judges by its own calls, each service apart.
+/// a lost connection, which counts once however many calls it carried. Each pool judges by its own calls, each service apart.
 ///
 /// An ejected provider gets no call. When its time is over, the pool itself asks it over its connection
 /// (`grpc.health.v1.Health/Check`; a server without that service lives as well), and only then it returns: with a slow

@@ -21,6 +21,8 @@ pub(crate) struct Record {
     failures: AtomicU64,
     /// Good answers to go until it is trusted again.
     trial: AtomicU32,
+    /// When a connection was lost, as far as that is counted.
+    last_lost: Mutex<Option<Instant>>,
     relapsed: AtomicBool,
     /// About to be judged.
     suspect: AtomicBool,
@@ -94,6 +96,16 @@ impl Record {
     /// Whether it is about to be judged, and passed by until then: the judge is a task that may have to wait.
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Whether a lost connection is news: the other calls on it, which had begun before, tell of the same one.
+    pub(crate) fn lost(&self, began: Instant, now: Instant) -> bool {
+        let mut last = self.last_lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = last.is_none_or(|last| last < began);
+        if news {
+            *last = Some(now);
+        }
+        news
     }
 
     // For the judge.

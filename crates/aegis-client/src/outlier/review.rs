@@ -187,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_connection_is_one_failure_however_many_calls_it_carried() {
+        let mut lab = Lab::new(3);
+        for (second, ejected) in [(1, &[][..]), (3, &[]), (5, &[]), (7, &[]), (9, &[(1, 1)])] {
+            lab.at(second);
+            for _ in 0..20 {
+                if lab.records[1].lost(lab.start + SECOND * (second - 1), lab.now) {
+                    lab.fail(1, 1);
+                }
+            }
+            lab.check(false, ejected);
+        }
+    }
+
+    #[test]
     fn at_most_half_are_out_and_never_all() {
         for (providers, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2), (10, 5)] {
             let lab = Lab::new(providers);
