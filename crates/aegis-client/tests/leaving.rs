@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aegis_client::{CallPolicy, Failure, PoolOptions, RequestExt as _, ServicePool, Stopped};
+use aegis_client::{
+    CallPolicy, Failure, PoolOptions, RequestExt as _, ServiceClient, ServicePool, Stopped,
+};
 use aegis_proto::identity::v1::SubscribeSessionEventsRequest;
 use aegis_testing::eventually;
 use aegis_tls::Subject;
@@ -12,13 +14,24 @@ use aegis_transport::{Connections, Tcp};
 use h2::Reason;
 use tonic::{Code, Status};
 
-use crate::mesh::{IDENTITY, Mesh, PATIENCE, assert_status, call, identity, send, timed};
+use crate::mesh::{Client, IDENTITY, Mesh, PATIENCE, assert_status, call, identity, send, timed};
 use crate::provider::{Act, Provider};
 use crate::raw::{Raw, RawPeer};
 use crate::retries::{call_idempotent, with_policy};
 
 const UNAVAILABLE: Act = Act::Fail(14);
 const SHORT: Duration = Duration::from_millis(100);
+
+/// A client that is connected to a provider and to one that answers nothing.
+async fn good_and_silent() -> (ServiceClient<Client>, Provider, RawPeer) {
+    let mesh = Mesh::new();
+    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
+    let good = Provider::start(&mesh, "good").await;
+    let addresses = [("good", good.address), ("silent", silent.address)];
+    let client = identity(&mesh.builder(&addresses).build().unwrap());
+    client.wait_ready(2, PATIENCE).await.unwrap();
+    (client, good, silent)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_provider_is_left_after_the_try_timeout() {
@@ -62,12 +75,7 @@ async fn a_call_that_may_not_be_sent_again_waits_beyond_its_try_timeout() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn idempotent_calls_leave_a_stalled_connection_and_others_stay() {
-    let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
-    let good = Provider::start(&mesh, "good").await;
-    let addresses = [("good", good.address), ("silent", silent.address)];
-    let client = identity(&mesh.builder(&addresses).build().unwrap());
-    client.wait_ready(2, PATIENCE).await.unwrap();
+    let (client, _good, silent) = good_and_silent().await;
     let began = Instant::now();
     let calls = (0..8).map(|index| {
         let client = &client;
@@ -98,12 +106,7 @@ async fn idempotent_calls_leave_a_stalled_connection_and_others_stay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_has_failed_a_call_is_better_than_one_that_is_silent() {
-    let mesh = Mesh::new();
-    let silent = RawPeer::start(&mesh, "silent", Raw::Silence { streams: 100 }).await;
-    let good = Provider::start(&mesh, "good").await;
-    let addresses = [("good", good.address), ("silent", silent.address)];
-    let client = identity(&mesh.builder(&addresses).build().unwrap());
-    client.wait_ready(2, PATIENCE).await.unwrap();
+    let (client, good, _silent) = good_and_silent().await;
     // One of the two makes the silent one show itself.
     for _ in 0..2 {
         call_idempotent(&client).await.unwrap();

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use aegis_client::Verdict;
+use aegis_testing::eventually;
 use tokio::io::{AsyncReadExt as _, split};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -89,7 +91,11 @@ async fn calls_that_wait_for_a_limit_to_rise_from_zero_run_as_soon_as_it_does() 
 
     // One that allows nothing any more is full.
     narrow.streams.send_replace(0);
-    tokio::time::sleep(SOON).await;
+    eventually(PATIENCE, || match &client.explain().candidates[0].verdict {
+        Verdict::Full { slots: 0, .. } => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
     begin(3);
     tokio::time::sleep(SOON * 2).await;
     narrow.widen(3).await;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::BenchError;
 use super::call::{details, heading, ratios, row};
-use super::compare::{Arm, Load, compare};
+use super::compare::{Arm, Load, table};
 use super::options::Options;
 use super::programs::Programs;
 use super::report::{Report, print};
@@ -22,13 +22,12 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
     let programs = Programs::build(workspace)?;
     let mut report = Report::new("busy", workspace, options);
     let rounds = options.rounds();
-    let seconds = options.measured.map_or(SECONDS, |measured| measured.as_secs_f64());
+    let seconds = options.seconds(SECONDS);
     let burns = if options.burns.is_empty() {
         BURNS.map(str::to_owned).to_vec()
     } else {
         options.burns.clone()
     };
-    let in_flight = if options.in_flight.is_empty() { &IN_FLIGHT[..] } else { &options.in_flight };
     for runtime in options.runtimes() {
         let (mut throughput, mut p99) = (BTreeMap::new(), BTreeMap::new());
         let mut detail = Vec::new();
@@ -43,13 +42,8 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
                 Ok::<_, BenchError>(Arm::new(system, servers))
             };
             let (peer, aegis) = (arm("raw")?, arm("aegis")?);
-            let mut rows = Vec::new();
-            for &in_flight in in_flight {
-                let load = Load { runtime, in_flight, seconds, rounds };
-                let compared = compare(&programs, [&peer, &aegis], load)?;
-                print(&row(in_flight, &compared));
-                rows.push((in_flight, compared));
-            }
+            let load = |in_flight| Load { runtime, in_flight, seconds, rounds };
+            let rows = table(&programs, [&peer, &aegis], load, options.in_flight(&IN_FLIGHT), row)?;
             throughput.insert(burn, ratios(&rows, |round| round.per_second));
             p99.insert(burn, ratios(&rows, |round| round.p99));
             detail.extend(details(&json!({ "runtime": runtime, "burn": burn }), &rows));

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::BenchError;
-use super::compare::{Arm, Compared, Load, compare};
+use super::compare::{Arm, Compared, Load, table};
 use super::figures::Round;
 use super::options::{Ends, Options};
 use super::programs::{Programs, Server};
@@ -19,7 +19,7 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
     let programs = Programs::build(workspace)?;
     let mut report = Report::new("call", workspace, options);
     let rounds = options.rounds();
-    let seconds = options.measured.map_or(SECONDS, |measured| measured.as_secs_f64());
+    let seconds = options.seconds(SECONDS);
     let all = if options.ends.is_empty() { &[Ends::Both][..] } else { &options.ends };
     for &ends in all {
         let (peer, aegis) = arms(&programs, ends)?;
@@ -29,15 +29,8 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
                 title(ends)
             ));
             print(&heading());
-            let mut rows = Vec::new();
-            let in_flight =
-                if options.in_flight.is_empty() { &IN_FLIGHT[..] } else { &options.in_flight };
-            for &in_flight in in_flight {
-                let load = Load { runtime, in_flight, seconds, rounds };
-                let compared = compare(&programs, [&peer, &aegis], load)?;
-                print(&row(in_flight, &compared));
-                rows.push((in_flight, compared));
-            }
+            let load = |in_flight| Load { runtime, in_flight, seconds, rounds };
+            let rows = table(&programs, [&peer, &aegis], load, options.in_flight(&IN_FLIGHT), row)?;
             let what = json!({ "runtime": runtime, "comparison": title(ends) });
             report.add(line(runtime, ends, &rows), details(&what, &rows));
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::BenchError;
 use super::figures::{Ratio, Round, tenths};
 use super::programs::{Programs, Server};
-use super::report::progress;
+use super::report::{print, progress};
 
 /// A client and the servers that it calls.
 pub(crate) struct Arm {
@@ -88,8 +88,24 @@ impl Compared {
     }
 }
 
+/// Compares both under each of these loads, and prints a row for each.
+pub(crate) fn table(
+    programs: &Programs,
+    arms: [&Arm; 2],
+    load: impl Fn(usize) -> Load,
+    in_flight: &[usize],
+    row: fn(usize, &Compared) -> String,
+) -> Result<Vec<(usize, Compared)>, BenchError> {
+    let compared = |&in_flight: &usize| {
+        let compared = compare(programs, arms, load(in_flight))?;
+        print(&row(in_flight, &compared));
+        Ok((in_flight, compared))
+    };
+    in_flight.iter().map(compared).collect()
+}
+
 /// Runs both in turns; who begins changes from round to round.
-pub(crate) fn compare(
+fn compare(
     programs: &Programs,
     [peer, aegis]: [&Arm; 2],
     load: Load,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::BenchError;
 use super::call::{details, heading, one, ratios, row};
-use super::compare::{Arm, Load, compare};
+use super::compare::{Arm, Load, table};
 use super::options::Options;
 use super::programs::Programs;
 use super::report::{Report, print};
@@ -18,8 +18,7 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
     let programs = Programs::build(workspace)?;
     let mut report = Report::new("connect", workspace, options);
     let rounds = options.rounds();
-    let seconds = options.measured.map_or(SECONDS, |measured| measured.as_secs_f64());
-    let in_flight = if options.in_flight.is_empty() { &IN_FLIGHT[..] } else { &options.in_flight };
+    let seconds = options.seconds(SECONDS);
     let arm = |system, options| {
         let servers = one(&programs, system)?;
         Ok::<_, BenchError>(Arm { work: "connect", options, ..Arm::new(system, servers) })
@@ -32,13 +31,8 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
              {seconds} s, medians (least-greatest round)"
         ));
         print(&heading());
-        let mut rows = Vec::new();
-        for &in_flight in in_flight {
-            let load = Load { runtime, in_flight, seconds, rounds };
-            let compared = compare(&programs, [&peer, &aegis], load)?;
-            print(&row(in_flight, &compared));
-            rows.push((in_flight, compared));
-        }
+        let load = |in_flight| Load { runtime, in_flight, seconds, rounds };
+        let rows = table(&programs, [&peer, &aegis], load, options.in_flight(&IN_FLIGHT), row)?;
         let line = json!({
             "bench": "connect",
             "runtime": runtime,

@@ -35,6 +35,16 @@ pub(crate) enum Ends {
 }
 
 impl Options {
+    /// How long a round measures, unless it was said, in seconds.
+    pub(crate) fn seconds(&self, otherwise: f64) -> f64 {
+        self.measured.map_or(otherwise, |measured| measured.as_secs_f64())
+    }
+
+    /// How many calls are in flight, in turn, unless it was said.
+    pub(crate) fn in_flight<'a>(&'a self, otherwise: &'a [usize]) -> &'a [usize] {
+        if self.in_flight.is_empty() { otherwise } else { &self.in_flight }
+    }
+
     pub(crate) fn parse(given: &[&str]) -> Result<Self, BenchError> {
         let mut read = Self { said: given.join(" "), ..Self::default() };
         let mut given = given.iter().copied();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::BenchError;
 use super::call::{details, one, ratios};
-use super::compare::{Arm, Load, call, compare};
+use super::compare::{Arm, Compared, Load, call, table};
 use super::figures::{Round, thousandths};
 use super::options::Options;
 use super::programs::Programs;
@@ -25,8 +25,7 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
     let programs = Programs::build(workspace)?;
     let mut report = Report::new("stream", workspace, options);
     let rounds = options.rounds();
-    let seconds = options.measured.map_or(SECONDS, |measured| measured.as_secs_f64());
-    let streams = if options.in_flight.is_empty() { &STREAMS[..] } else { &options.in_flight };
+    let seconds = options.seconds(SECONDS);
     let arm = |system| Ok::<_, BenchError>(Arm::new(system, one(&programs, system)?));
     let (mut peer, mut aegis) = (arm("raw")?, arm("aegis")?);
     for runtime in options.runtimes() {
@@ -44,19 +43,8 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
                 arm.work = "stream";
                 arm.options = vec!["--size", bytes];
             }
-            let mut rows = Vec::new();
-            for &in_flight in streams {
-                let load = Load { runtime, in_flight, seconds, rounds };
-                let compared = compare(&programs, [&peer, &aegis], load)?;
-                print(&format!(
-                    "{in_flight:>9} {:>11.0} {:>11.0} {:>18} {:>18}",
-                    Round::middle(&compared.peer).per_second,
-                    Round::middle(&compared.aegis).per_second,
-                    compared.ratio(|round| round.per_second).to_string(),
-                    compared.ratio(|round| round.cpu).to_string(),
-                ));
-                rows.push((in_flight, compared));
-            }
+            let load = |in_flight| Load { runtime, in_flight, seconds, rounds };
+            let rows = table(&programs, [&peer, &aegis], load, options.in_flight(&STREAMS), row)?;
             throughput.insert(size, ratios(&rows, |round| round.per_second));
             detail.extend(details(&json!({ "runtime": runtime, "message": size }), &rows));
         }
@@ -100,4 +88,14 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
         report.add(line, detail);
     }
     report.finish(&json!({ "rounds": rounds, "seconds_per_round": seconds }))
+}
+
+fn row(streams: usize, compared: &Compared) -> String {
+    format!(
+        "{streams:>9} {:>11.0} {:>11.0} {:>18} {:>18}",
+        Round::middle(&compared.peer).per_second,
+        Round::middle(&compared.aegis).per_second,
+        compared.ratio(|round| round.per_second).to_string(),
+        compared.ratio(|round| round.cpu).to_string(),
+    )
 }

@@ -9,6 +9,7 @@ mod queue;
 mod rules;
 mod seed;
 mod stream;
+mod way;
 
 use std::fmt;
 use std::sync::Arc;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use aegis_transport::{BoxFuture, BoxIo, Io};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::link::Direction;
 use super::queue::Queue;
 use super::rules::{Ends, Rule, Shared, State, Wakers};
 use super::seed::Draws;
+use super::way::Way;
 
 /// What a dialler may send before it is read: about what a socket holds.
 const HELD: usize = 64 * 1024;
@@ -49,68 +50,6 @@ enum Fate {
     /// Half open, with what its dialler has sent since.
     Lost(usize),
     Well,
-}
-
-/// One direction.
-struct Way {
-    direction: Direction,
-    queue: Queue,
-    timer: Option<Pin<Box<Sleep>>>,
-    draws: Draws,
-    /// Bytes that have arrived, and how many had when the present limit was set.
-    passed: u64,
-    passed_before: u64,
-    /// After the last byte: when, and why.
-    end: Option<(Instant, io::Result<()>)>,
-}
-
-impl Way {
-    fn new(direction: Direction, draws: Draws) -> Self {
-        Self {
-            direction,
-            queue: Queue::default(),
-            timer: None,
-            draws,
-            passed: 0,
-            passed_before: 0,
-            end: None,
-        }
-    }
-
-    /// How many bytes may still pass.
-    fn left(&self, rule: &Rule) -> usize {
-        match rule.limit {
-            Some((direction, bytes, _)) if direction == self.direction => {
-                let left = bytes.saturating_sub(self.passed - self.passed_before);
-                usize::try_from(left).unwrap_or(usize::MAX)
-            }
-            _ => usize::MAX,
-        }
-    }
-
-    fn pass(&mut self, bytes: usize) {
-        // A usize has no more bits than a u64 anywhere.
-        self.passed += bytes as u64;
-    }
-
-    /// When bytes arrive that set off now.
-    fn due(&mut self, shared: &Shared, rule: &Rule) -> Instant {
-        let delay = rule.delay.map(|delay| shared.draw(delay, &mut self.draws));
-        Instant::now() + delay.unwrap_or(Duration::ZERO)
-    }
-
-    fn poll_until(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if timer.deadline() != due {
-                    timer.as_mut().reset(due);
-                }
-                timer
-            }
-            none => none.insert(Box::pin(sleep_until(due))),
-        };
-        timer.as_mut().poll(cx)
-    }
 }
 
 impl FaultyStream {
