@@ -18,7 +18,8 @@ use crate::stage::Attempt;
 pin_project! {
     /// The body of an answer. Dropping it before its end resets the stream, which tells the provider to stop.
     ///
-    /// A deadline of the call ends it with `DEADLINE_EXCEEDED`, a lost connection with `UNAVAILABLE`.
+    /// A deadline of the call ends it with `DEADLINE_EXCEEDED`, a lost connection with `UNAVAILABLE`, and trailers with a
+    /// failed status with that status: such trailers come as the error that they are, and not as a frame.
     /// Its default is an empty body, as interceptors that answer themselves want it.
     #[derive(Default)]
     pub struct ResponseBody {
@@ -55,7 +56,7 @@ impl Body for ResponseBody {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         Poll::Ready(match (ready!(body.poll_frame(cx)), &*this.at, &*this.info) {
-            // The provider's own verdict comes in trailers: this one is ours, and knows neither node nor service.
+            // The provider's own verdict came in trailers: this one is ours, and knows neither node nor service.
             (Some(Err(status)), Some(attempt), Some(info))
                 if status.code() == Code::DeadlineExceeded =>
             {
@@ -63,6 +64,9 @@ impl Body for ResponseBody {
             }
             (Some(Err(status)), Some(attempt), _) if status.source().is_none() => {
                 Some(Err(attempt.broke(status)))
+            }
+            (Some(Ok(frame)), Some(attempt), _) if frame.is_trailers() => {
+                Some(judge(frame, attempt))
             }
             (frame, ..) => frame,
         })
@@ -74,6 +78,20 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// Makes an error of trailers that are one, which then keeps where the call was: tonic's own would know the status only.
+///
+/// To a caller that reads on after an error tonic tells this one twice, as it does with each that is not in trailers.
+fn judge(trailers: Frame<Bytes>, attempt: &Attempt) -> Result<Frame<Bytes>, Status> {
+    let failed = trailers
+        .trailers_ref()
+        .filter(|it| it.get(Status::GRPC_STATUS).is_some_and(|code| code != "0"))
+        .and_then(Status::from_header_map);
+    match failed {
+        Some(status) if status.code() != Code::Ok => Err(attempt.broke(status)),
+        _ => Ok(trailers),
     }
 }
 

@@ -31,8 +31,8 @@ use crate::{Error, Explanation};
 /// A deadline (`Request::set_timeout`, or that of the handler the call is made in) covers the whole call; without one, a
 /// response limit of 10 s runs up to the response headers.
 ///
-/// An answer that is a failed status and nothing else comes as the error, as a broken connection does; its status keeps
-/// a [`Failure`](crate::Failure).
+/// An answer that is a failed status comes as the error, as a broken connection does, and one that had begun ends with
+/// it; the status keeps a [`Failure`](crate::Failure).
 #[derive(Clone, Debug)]
 pub struct ServiceChannel {
     pub(crate) service: Arc<Service>,

@@ -14,11 +14,11 @@ const TOLD: usize = 16;
 
 /// Why a call failed: which providers had it, what became of it there, and why it was given to no other.
 ///
-/// The status of each failed call keeps one as its source, the answers of handlers included. It stays in this process:
-/// on its way to another a status has its code, message, details and metadata only.
+/// The status of each failed call keeps one as its source, the answers of handlers included, at once or after an answer
+/// has begun. It stays in this process: on its way to another a status has its code, message, details and metadata only.
 ///
-/// Without one are a status that comes after an answer has begun, as its trailers, and one that the caller itself is to
-/// blame for: a malformed `grpc-timeout`, a request body that failed.
+/// Without one is a status that the caller itself is to blame for: a malformed `grpc-timeout`, a request body that failed,
+/// an answer that is longer than it allows.
 ///
 /// ```
 /// use aegis_client::{Failure, RequestExt as _};

@@ -29,6 +29,8 @@ pub(crate) enum Act {
     FailWith(u8, Vec<(&'static str, String)>),
     /// Reads it and answers with this status.
     FailAfterReading(u8),
+    /// Answers with its headers, and then this status.
+    FailAfterHead(u8),
     /// Answers with a message, and then this status.
     FailAfterMessage(u8),
     /// Answers with a message, and closes the TCP connection.
@@ -293,16 +295,14 @@ async fn handle(act: Act, body: RecvStream, mut respond: SendResponse<Bytes>, st
             read(body, &state).await;
             drop(respond.send_response(head(Some(code)), true));
         }
+        Act::FailAfterHead(code) => {
+            let mut send = respond.send_response(head(None), false).unwrap();
+            drop(send.send_trailers(failed(code)));
+        }
         Act::FailAfterMessage(code) => {
             let mut send = respond.send_response(head(None), false).unwrap();
             send.send_data(message(&[]), false).unwrap();
-            let status = HeaderValue::from(u16::from(code));
-            drop(
-                send.send_trailers(HeaderMap::from_iter([(
-                    "grpc-status".parse().unwrap(),
-                    status,
-                )])),
-            );
+            drop(send.send_trailers(failed(code)));
         }
         Act::CutAfterMessage => {
             let mut send = respond.send_response(head(None), false).unwrap();
@@ -385,6 +385,15 @@ fn head(status: Option<u8>) -> Response<()> {
         head = head.header("grpc-status", u16::from(status));
     }
     head.body(()).unwrap()
+}
+
+/// The trailers of an answer that fails after it has begun.
+fn failed(code: u8) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", u16::from(code).into());
+    trailers.insert("grpc-message", HeaderValue::from_static("too%20late"));
+    trailers.insert("why", HeaderValue::from_static("it left"));
+    trailers
 }
 
 fn message(bytes: &[u8]) -> Bytes {
