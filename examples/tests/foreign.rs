@@ -1,12 +1,20 @@
-//! Clients that are not ours, with certificates from `issue`: what a node is to the rest of the world.
+//! Clients and a server that are not ours, with certificates from `issue`: what a node is to the rest of the world, and the
+//! world to a client.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use aegis::{ServiceChannel, ServiceInfo, ServicePool, TlsOptions};
+use aegis_proto::identity::v1::SubscribeSessionEventsRequest;
+use aegis_proto::identity::v1::identity_service_client::IdentityServiceClient;
+use tonic::{Code, Status};
 
 use crate::process::{Provider, example};
 
 const NODE: &str = "morpheus-1";
+const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
 
 /// A certificate as files.
 struct Issued {
@@ -134,6 +142,77 @@ fn grpcio_that_trusts_another_ca_refuses_the_node() {
     let vicky = Issued::new(dir.path(), "vicky-1");
     let other = Issued::new(elsewhere.path(), "vicky-1");
     check_refused(&grpcio(&provider, &other.ca, Some(&vicky)));
+}
+
+/// A server on grpcio whose streams begin after so long; it ends when this is dropped.
+struct GrpcioServer {
+    child: Child,
+    address: String,
+}
+
+impl GrpcioServer {
+    fn start(issued: &Issued, delay: Duration) -> Self {
+        let mut command = Command::new("python3");
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/foreign_server.py"))
+            .arg(delay.as_secs_f64().to_string())
+            .args([&issued.ca, &issued.certificate, &issued.key]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Self { child, address: format!("127.0.0.1:{}", port.trim()) }
+    }
+}
+
+impl Drop for GrpcioServer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Whose session the first event is about, and after how long it came.
+async fn first_event(channel: ServiceChannel) -> (Result<String, Status>, Duration) {
+    let began = Instant::now();
+    let event = async {
+        let request = SubscribeSessionEventsRequest::default();
+        let mut client = IdentityServiceClient::new(channel);
+        let mut events = client.subscribe_session_events(request).await?.into_inner();
+        Ok(events.message().await?.unwrap().user_id)
+    };
+    (event.await, began.elapsed())
+}
+
+#[test]
+fn a_stream_of_grpcio_whose_first_message_comes_after_12_s_is_delivered() {
+    const DELAY: Duration = Duration::from_secs(12);
+    const SECOND: Duration = Duration::from_secs(1);
+    if !have_grpcio() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [server, client] = [NODE, "vicky-1"].map(|id| Issued::new(dir.path(), id));
+    let server = GrpcioServer::start(&server, DELAY);
+    let Issued { ca, certificate, key } = &client;
+    let tls = TlsOptions::files(certificate, key, ca).allow_development();
+    let pool = ServicePool::builder().tls(tls);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let pool = pool.foreign_provider(NODE, &server.address, [IDENTITY_V1]).build().unwrap();
+        let channel = pool.channel(IDENTITY_V1);
+        channel.wait_ready(1, 10 * SECOND).await.unwrap();
+        let (event, limited) = tokio::join!(
+            first_event(channel.clone()),
+            first_event(channel.clone().response_limit(2 * SECOND)),
+        );
+        assert_eq!(event.0.unwrap(), "7");
+        assert!(DELAY <= event.1, "{:?}", event.1);
+        // Until then there is nothing of an answer, not even its headers.
+        let status = limited.0.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        assert!(status.message().contains("response_limit of 2s"), "{status}");
+        assert!((2 * SECOND..DELAY / 2).contains(&limited.1), "{:?}", limited.1);
+    });
 }
 
 /// A handshake, and nothing more.

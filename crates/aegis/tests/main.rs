@@ -38,6 +38,7 @@ mod guide;
 mod handlers;
 mod identity;
 mod keys;
+mod late;
 mod lifecycle;
 mod log;
 mod openssl;
