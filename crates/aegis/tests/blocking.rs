@@ -141,3 +141,8 @@ fn handlers_that_compute_for_700_ms_cost_no_call() {
 fn handlers_that_block_for_3_s_cost_no_call() {
     check("sleep 3000");
 }
+
+#[test]
+fn handlers_that_compute_for_3_s_cost_no_call() {
+    check("burn 3000");
+}
