@@ -12,4 +12,5 @@ mod directory;
 mod foreign;
 mod process;
 mod processes;
+mod restarts;
 mod steps;

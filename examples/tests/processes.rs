@@ -154,6 +154,25 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
     assert!(report.slowest_ms() < 1_500.0, "{report:?}");
 }
 
+/// SIGSTOP for five seconds, then SIGCONT.
+#[test]
+fn calls_without_a_deadline_outlive_a_provider_that_stands_still_for_five_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, _c] = three(dir.path(), &[]);
+    let load = ["--wait-for", "3", "--duration", "9", "--rate", "300", "--concurrency", "20"];
+    let consumer = Consumer::start(dir.path(), &a.address, &load);
+    std::thread::sleep(Duration::from_millis(1_500));
+    b.signal("STOP");
+    std::thread::sleep(Duration::from_secs(5));
+    b.signal("CONT");
+    let report = consumer.report(Duration::from_secs(30));
+    check_all_ok(&report);
+    // Some waited for it, and the others were not sent there.
+    assert!(2_500.0 < report.slowest_ms() && report.slowest_ms() < 6_500.0, "{report:?}");
+    assert!(1_800 < report.calls, "{report:?}");
+    assert_eq!(report.by_provider.len(), 3, "{report:?}");
+}
+
 /// One is stopped and another one killed, and what was with them is made again elsewhere.
 #[test]
 fn calls_that_may_be_made_twice_do_not_fail_with_a_stopped_or_killed_provider() {
