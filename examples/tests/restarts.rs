@@ -11,6 +11,8 @@ use crate::process::{Consumer, Provider, Report};
 const STEP: Duration = Duration::from_millis(2_500);
 const BEFORE: Duration = Duration::from_millis(1_500);
 const CALLERS: u64 = 20;
+/// Far longer than a provider takes to end.
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn scaled(here: u32, all: u32) -> u32 {
     if std::env::var_os("AEGIS_FULL").is_some() { all } else { here }
@@ -68,7 +70,7 @@ fn a_rolling_restart_of_all_three_fails_no_call() {
         for index in 0..3 {
             story.restart(index, |provider| {
                 provider.signal("TERM");
-                assert!(provider.wait(Duration::from_secs(30)).success());
+                assert!(provider.wait(LIMIT).success());
             });
         }
     }
@@ -80,7 +82,11 @@ fn kill_again_and_again(more: &[&str]) -> (u64, Report) {
     let (dir, kills) = (tempfile::tempdir().unwrap(), scaled(2, 50));
     let mut story = Story::start(dir.path(), kills, scaled(600, 2_000), more);
     for _ in 0..kills {
-        story.restart(1, |provider| provider.signal("KILL"));
+        story.restart(1, |provider| {
+            provider.signal("KILL");
+            // Its port is free when it has ended.
+            assert!(!provider.wait(LIMIT).success());
+        });
     }
     (kills.into(), story.end())
 }
