@@ -6,6 +6,12 @@ use http_body::{Body, Frame};
 use tokio::task::coop::poll_proceed;
 use tonic::Status;
 
+/// So many bytes are given back to a client's window at once; a window has 64 KiB or more.
+///
+/// h2 tells a client that waits for window of each byte at once. Were small messages given back one by one, it would cut each
+/// one where an earlier one was cut, and once more each time it has used the window up (the silly window syndrome).
+const AT_ONCE: usize = 8 * 1024;
+
 /// What a client sends, as the handler reads it.
 ///
 /// The client's window is opened again as the handler takes the bytes, never before:
@@ -13,12 +19,14 @@ use tonic::Status;
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     stream: h2::RecvStream,
+    /// What the handler has taken and the window has not got back.
+    owed: usize,
     data_done: bool,
 }
 
 impl RequestBody {
     pub(crate) fn new(stream: h2::RecvStream) -> Self {
-        Self { stream, data_done: false }
+        Self { stream, owed: 0, data_done: false }
     }
 }
 
@@ -36,8 +44,12 @@ impl Body for RequestBody {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     coop.made_progress();
-                    // It fails only where the stream is gone, which the next poll reports.
-                    drop(self.stream.flow_control().release_capacity(data.len()));
+                    self.owed += data.len();
+                    if AT_ONCE <= self.owed {
+                        let owed = std::mem::take(&mut self.owed);
+                        // It fails only where the stream is gone, which the next poll reports.
+                        drop(self.stream.flow_control().release_capacity(owed));
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(cut(&error)))),

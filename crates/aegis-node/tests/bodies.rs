@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use aegis_node::Limits;
-use aegis_testing::eventually;
+use aegis_testing::{TestMesh, eventually};
 use bytes::Bytes;
 use h2::Reason;
 use http::Request;
 use tokio::time::timeout;
 
-use crate::support::{LIMIT, Peer, message, node, post, read};
+use crate::support::{LAB_V1, LIMIT, Lab, Peer, message, node, post, read, tls_in};
 
 /// A message that says it has more bytes than come.
 fn half() -> Bytes {
@@ -108,6 +108,26 @@ async fn many_small_messages_to_a_slow_handler_stop_nobody_else() {
     };
     assert_eq!((answer.code(), &answer.data[5..7]), (Some("0"), &b"30"[..]), "{answer:?}");
     assert!(20 < calls, "{calls} calls beside the slow one");
+}
+
+/// The silly window syndrome: were each piece given back to the window by itself, a sender that waits for it would cut each
+/// message where an earlier one was cut, and once more each time it has used the window up.
+#[tokio::test(start_paused = true)]
+async fn a_slow_handler_does_not_make_its_caller_cut_small_messages() {
+    const MESSAGES: u32 = 8_000;
+    let mesh = TestMesh::in_memory();
+    let server = mesh.serve("server", |node| node.service(LAB_V1, Lab::default())).await;
+    let peer = Peer::over(tls_in(&mesh, "peer", server.local_addr()).await).await.unwrap();
+    let (response, mut stream) = peer.open(post("Slower")).await.unwrap();
+    for _ in 0..MESSAGES {
+        stream.send_data(message(&[7; 64]), false).unwrap();
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    let answer = read(response.await.unwrap()).await.unwrap();
+    let pieces = String::from_utf8(answer.data[5..].to_vec()).unwrap();
+    let pieces: u32 = pieces.parse().unwrap();
+    println!("{MESSAGES} messages came in {pieces} pieces");
+    assert!(pieces <= MESSAGES + MESSAGES / 50, "{MESSAGES} messages came in {pieces} pieces");
 }
 
 #[tokio::test]

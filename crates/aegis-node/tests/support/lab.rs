@@ -101,6 +101,15 @@ async fn answer(request: Request<Body>, seen: &Seen) -> Response<Body> {
             }
             ok([message(pieces.to_string().as_bytes())])
         }
+        // Takes a piece each millisecond.
+        "Slower" => {
+            let mut pieces: u32 = 0;
+            while let Some(Ok(_)) = body.frame().await {
+                pieces += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            ok([message(pieces.to_string().as_bytes())])
+        }
         "Sink" => {
             while let Some(Ok(_)) = body.frame().await {}
             ok([message(b"")])
