@@ -69,6 +69,23 @@ fn whole() -> Vec<Row> {
         down("a stream of many", || of(&["x"; 5_000])),
         down("a stream that fails at once", || failing(&[], Status::aborted("at once"))),
         down("a stream that fails in the middle", || failing(&["a", "b"], Status::aborted("now"))),
+        Row::down(
+            "a stream that is read on after it has failed",
+            |_| async { Ok(Response::new(failing(&["a"], Status::aborted("now")))) },
+            |mut client| async move {
+                let mut stream = client.down(Bytes::new()).await.unwrap().into_inner();
+                let mut reads = Vec::new();
+                for _ in 0..4 {
+                    reads.push(drain(&mut stream).await);
+                }
+                reads
+            },
+        )
+        .differs(
+            "tonic tells a failure twice unless it makes it itself, and its own cannot say which node it is of",
+            ["message \"a\", status Aborted", "", "", ""],
+            ["message \"a\", status Aborted", "status Aborted", "", ""],
+        ),
         up("an upload of three", &["a", "", "c"]),
         up("an upload of nothing", &[]),
         up("an upload of many", &["x"; 5_000]),
