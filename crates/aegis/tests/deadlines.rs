@@ -11,7 +11,7 @@ use aegis_testing::{TestMesh, eventually};
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Response, Status};
 
-use crate::service::{Client, Identity, LIMIT, SECOND, ready};
+use crate::service::{Client, Identity, LIMIT, SECOND, ready, scaled};
 
 const LAST_V1: ServiceInfo = ServiceInfo::from_static("last", "v1");
 
@@ -127,10 +127,12 @@ async fn a_deadline_is_never_taken_for_a_cancellation_on_a_busy_machine() {
         std::thread::spawn(move || while busy.load(Ordering::Relaxed) {})
     });
     let mut calls = JoinSet::new();
-    for index in 0..300 {
+    let mut due = tokio::time::Instant::now();
+    for _ in 0..scaled(300, 1_000) {
+        due += 3 * MILLI;
         let client = hops.first.clone();
         calls.spawn(async move {
-            tokio::time::sleep(index * 3 * MILLI).await;
+            tokio::time::sleep_until(due).await;
             ask(&client, "later 80 sleep 1000", 100 * MILLI).await.map(drop)
         });
     }

@@ -20,17 +20,12 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use super::load::{send, timed};
-use crate::service::{Client, IDENTITY_V1, Identity, LIMIT, SECOND, client};
+use crate::service::{Client, IDENTITY_V1, Identity, LIMIT, SECOND, client, scaled};
 
 const EVENTS_V1: ServiceInfo = ServiceInfo::from_static("events", "v1");
 const EVENT: u8 = 64;
 /// Less than the age at which a connection is replaced.
 const LONG: Duration = Duration::from_secs(1_800);
-
-/// So many here; all of them with `AEGIS_FULL` in the environment.
-fn scaled(here: usize, all: usize) -> usize {
-    if std::env::var_os("AEGIS_FULL").is_some() { all } else { here }
-}
 
 /// Sends events of 64 bytes as fast as they are taken.
 #[derive(Clone)]

@@ -12,11 +12,10 @@ use tokio::time::sleep;
 use tonic::{Code, Request, Status};
 
 use super::load::{Call, Load, Trio, failures, none_failed, request, shares};
-use crate::service::{Identity, LIMIT, SECOND};
+use crate::service::{Identity, LIMIT, SECOND, scaled};
 
 const CALLERS: usize = 20;
 const WATCHERS: usize = 20;
-const KILLS: usize = 10;
 
 /// Starts a provider again where it was.
 async fn restart(mesh: &TestMesh, server: Server, identity: &Identity) -> Server {
@@ -100,11 +99,14 @@ async fn a_rolling_restart_fails_no_call_and_streams_resume_elsewhere() {
 }
 
 /// What `kill -9` looks like from outside: every connection breaks, and no new one is taken.
-async fn kill_again_and_again(make: fn() -> Request<GetUserRequest>) -> (TestMesh, Vec<Call>) {
+async fn kill_again_and_again(
+    kills: usize,
+    make: fn() -> Request<GetUserRequest>,
+) -> (TestMesh, Vec<Call>) {
     let trio = Trio::connected(TestMesh::in_memory()).await;
     // A third of them is under way at a time: with more, it would be left out for a while, for failing several in a row.
     let load = Load::start(&trio.identity, CALLERS, SECOND / 10, make);
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         // Long enough for a connection not to count as one that breaks at once.
         sleep(SECOND).await;
         trio.mesh.faults().to("b").refuse().cut();
@@ -119,11 +121,12 @@ async fn kill_again_and_again(make: fn() -> Request<GetUserRequest>) -> (TestMes
 
 #[tokio::test(start_paused = true)]
 async fn a_killed_provider_costs_only_the_calls_that_were_with_it() {
-    let (_mesh, calls) = kill_again_and_again(|| request("sleep 50")).await;
+    let kills = scaled(10, 50);
+    let (_mesh, calls) = kill_again_and_again(kills, || request("sleep 50")).await;
     let failures = failures(&calls);
-    println!("{} of {} calls failed in {KILLS} kills", failures.len(), calls.len());
+    println!("{} of {} calls failed in {kills} kills", failures.len(), calls.len());
     assert!(!failures.is_empty(), "no call was under way with it: the test shows nothing");
-    assert!(failures.len() <= KILLS * CALLERS / 4, "{} failed", failures.len());
+    assert!(failures.len() <= kills * CALLERS / 4, "{} failed", failures.len());
     for status in failures {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         assert!(status.message().contains("node b at"), "{status}");
@@ -132,7 +135,8 @@ async fn a_killed_provider_costs_only_the_calls_that_were_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_killed_provider_costs_no_call_that_may_be_made_twice() {
-    let (mesh, calls) = kill_again_and_again(|| request("sleep 50").idempotent()).await;
+    let kills = scaled(10, 50);
+    let (mesh, calls) = kill_again_and_again(kills, || request("sleep 50").idempotent()).await;
     none_failed(&calls);
-    assert!(KILLS as u64 <= mesh.faults().between("v", "b").dials());
+    assert!(kills as u64 <= mesh.faults().between("v", "b").dials());
 }
