@@ -17,6 +17,7 @@ use crate::link::Link;
 use crate::network::Network;
 use crate::node::{About, Adopted, Node};
 use crate::past::{Past, Trouble};
+use crate::rows::Rows;
 use crate::settings::Settings;
 use crate::signals::Changes;
 use crate::task::report;
@@ -45,6 +46,7 @@ pub(crate) struct Registry {
     nodes: DashMap<NodeId, Arc<Node>>,
     /// What is known of nodes that could not be reached and that nobody wants now.
     past: Past,
+    pub(crate) rows: Rows,
 }
 
 impl Registry {

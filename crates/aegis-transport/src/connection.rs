@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -14,8 +14,10 @@ use tokio::sync::Notify;
 use crate::greeting::HeaderList;
 use crate::head::longest;
 use crate::lease::Lease;
+use crate::rows::{Place, Rows};
 use crate::settings::Settings;
 use crate::signals::{Counters, Signals};
+use crate::slots::{Phase, Slots, State};
 
 /// What calls, driver and keeper share of one connection.
 ///
@@ -29,34 +31,16 @@ pub(crate) struct Connection {
     pub(crate) signals: Arc<Signals>,
     sender: ArcSwapOption<SendRequest<Bytes>>,
     driver: AtomicWaker,
-    phase: AtomicU8,
-    stalled: AtomicBool,
+    pub(crate) slots: Place,
     stalls: Notify,
     worn: AtomicBool,
     sent_away: AtomicBool,
-    limit: AtomicUsize,
-    in_flight: AtomicUsize,
     bulk: AtomicUsize,
-    opened: AtomicU64,
     cancelled: AtomicU64,
     streams: usize,
     bulk_from: u64,
     worn_from: u64,
     lost: OnceLock<Arc<str>>,
-}
-
-/// Where a connection is in its life; it never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    /// May be picked.
-    Open,
-    /// The streams it has go on, no new ones come.
-    Leaving,
-    /// Nobody uses it any more: the driver says goodbye.
-    Closing,
-    /// Gone.
-    Ended,
 }
 
 impl Connection {
@@ -67,8 +51,9 @@ impl Connection {
         header_list: &HeaderList,
         settings: &Settings,
         signals: Arc<Signals>,
+        rows: &Rows,
     ) -> Self {
-        let streams = settings.most_streams();
+        let streams = settings.most_streams().min(Slots::MOST);
         let limit = sender.current_max_send_streams().min(streams);
         Self {
             authority: authority(&node),
@@ -78,15 +63,11 @@ impl Connection {
             signals,
             sender: ArcSwapOption::from_pointee(sender),
             driver: AtomicWaker::new(),
-            phase: AtomicU8::new(Phase::Open as u8),
-            stalled: AtomicBool::new(false),
+            slots: rows.place(limit),
             stalls: Notify::new(),
             worn: AtomicBool::new(false),
             sent_away: AtomicBool::new(false),
-            limit: AtomicUsize::new(limit),
-            in_flight: AtomicUsize::new(0),
             bulk: AtomicUsize::new(0),
-            opened: AtomicU64::new(0),
             cancelled: AtomicU64::new(0),
             streams,
             bulk_from: settings.bulk,
@@ -96,20 +77,15 @@ impl Connection {
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::SeqCst) {
-            0 => Phase::Open,
-            1 => Phase::Leaving,
-            2 => Phase::Closing,
-            _ => Phase::Ended,
-        }
+        self.slots.state().phase()
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.phase() == Phase::Open
+        self.slots.state().is_open()
     }
 
     pub(crate) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::SeqCst)
+        self.slots.state().is_stalled()
     }
 
     /// Tells those who hold a [`Pulse`](crate::Pulse) that it has stalled.
@@ -133,11 +109,11 @@ impl Connection {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::SeqCst)
+        self.slots.state().in_use()
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.limit.load(Ordering::SeqCst)
+        self.slots.limit()
     }
 
     /// Whether it is at three quarters of what it can carry.
@@ -145,26 +121,24 @@ impl Connection {
         is_crowded(self.in_flight(), self.limit())
     }
 
-    /// How many streams it has ever been given.
+    /// How many streams it has ever been given; starts over after 2^32.
     pub(crate) fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
+        self.slots.state().taken()
     }
 
     /// Takes one of its slots, if it may be picked and has one.
     pub(crate) fn lease(self: &Arc<Self>) -> Option<Lease> {
-        let limit = self.limit();
-        let take = |in_flight| (in_flight < limit).then_some(in_flight + 1);
-        let before = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
-        let lease = Lease::taken(Arc::clone(self));
-        // Asked after the slot was taken: whoever ends the phase looks at the slots after that.
-        if !self.is_open() {
-            return None;
-        }
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.take_of(&self.slots, |_| true).then(|| Lease::taken(Arc::clone(self)))
+    }
+
+    /// Takes one of its slots, which the caller has at hand, if their state allows it too; whoever took it has to give it back.
+    pub(crate) fn take_of(&self, slots: &Slots, may: impl Fn(State) -> bool) -> bool {
+        let Some(before) = slots.take(may) else { return false };
+        let (before, limit) = (before.in_use(), slots.limit());
         if is_crowded(before + 1, limit) && !is_crowded(before, limit) {
             self.signals.wake_keeper();
         }
-        Some(lease)
+        true
     }
 
     /// A handle to open one stream; `None` once that would be refused.
@@ -208,7 +182,7 @@ impl Connection {
     }
 
     fn advance(&self, phase: Phase) {
-        if self.phase.fetch_max(phase as u8, Ordering::SeqCst) < phase as u8 {
+        if self.slots.advance(phase) {
             self.signals.wake_keeper();
             self.signals.changed();
         }
@@ -222,7 +196,7 @@ impl Connection {
     pub(crate) fn set_peer_limit(self: &Arc<Self>, allowed: usize) {
         let limit = allowed.min(self.streams);
         if self.limit() != limit {
-            self.limit.store(limit, Ordering::SeqCst);
+            self.slots.set_limit(limit);
             self.serve();
             self.signals.wake_keeper();
             self.signals.changed();
@@ -230,7 +204,7 @@ impl Connection {
     }
 
     pub(crate) fn set_stalled(self: &Arc<Self>, stalled: bool) {
-        if self.stalled.swap(stalled, Ordering::SeqCst) != stalled {
+        if self.slots.set_stalled(stalled) {
             if stalled {
                 Counters::add(&self.signals.counters.stalls);
                 self.stalls.notify_waiters();
@@ -259,22 +233,29 @@ impl Connection {
 
     /// A slot that was taken is free again.
     pub(crate) fn give_back(self: &Arc<Self>) {
-        if self.is_open() && !self.is_stalled() && self.in_flight() <= self.limit() {
+        self.give_back_to(&self.slots);
+    }
+
+    /// The same, to its slots, which the caller has at hand.
+    pub(crate) fn give_back_to(self: &Arc<Self>, slots: &Slots) {
+        let (state, limit) = (slots.state(), slots.limit());
+        // Only at a full one anybody waits, and the line is elsewhere in memory.
+        if state.in_use() == limit && state.is_open() && !state.is_stalled() {
             // From hand to hand, so that nobody takes it in between.
             if let Some(waiter) = self.signals.line.next() {
-                self.opened.fetch_add(1, Ordering::Relaxed);
+                slots.pass_on();
                 // One who has just left lets it drop, and with that it is here again.
                 drop(waiter.send(Lease::taken(Arc::clone(self))));
                 return;
             }
         }
-        let before = self.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if self.limit() <= before {
+        let before = slots.give_back();
+        if slots.limit() <= before.in_use() {
             // Whoever lined up since we looked has seen no free slot.
             self.serve();
             self.signals.freed();
         }
-        if before == 1 && !self.is_open() {
+        if before.in_use() == 1 && !before.is_open() {
             self.signals.wake_keeper();
         }
     }

@@ -11,10 +11,11 @@ use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::connection::{Connection, Phase};
+use crate::connection::Connection;
 use crate::heard::Heard;
 use crate::keepalive::{Verdict, Watchdog};
 use crate::signals::Counters;
+use crate::slots::Phase;
 
 /// How long a goodbye may take when nothing is in flight any more.
 const GOODBYE: Duration = Duration::from_secs(1);

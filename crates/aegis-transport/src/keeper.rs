@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::backoff::{Attempts, Say};
 use crate::cache::Registry;
 use crate::clock::later;
-use crate::connection::{Connection, Phase};
+use crate::connection::Connection;
 use crate::dial::{Dialled, Dialler};
 use crate::driver::Driver;
 use crate::error::DialError;
@@ -18,6 +18,7 @@ use crate::network::BoxFuture;
 use crate::node::{Adopted, Dialling, Node};
 use crate::past::Trouble;
 use crate::signals::Counters;
+use crate::slots::Phase;
 use crate::task::report;
 
 /// At most one WARN about a node in this time.
@@ -346,6 +347,7 @@ impl Keeper {
             &header_list,
             settings,
             Arc::clone(signals),
+            &self.registry.rows,
         ));
         let doubled = signals.too_many_pings.load(Ordering::Relaxed);
         let watchdog = Watchdog::new(settings.keepalive.clone(), self.node.foreign, doubled);

@@ -5,6 +5,7 @@ use aegis_core::{Address, NodeId};
 
 use crate::channel::NodeChannel;
 use crate::error::{DialError, Unavailable};
+use crate::lane::Lane;
 use crate::node::{Dialling, Node};
 use crate::signals::{Changes, LinkCounters};
 use crate::slot::Slot;
@@ -119,6 +120,14 @@ impl Link {
     /// [`Unavailable`], never [`Unavailable::Stalled`].
     pub fn try_acquire_stalled(&self) -> Result<Slot, Unavailable> {
         self.0.node.lease(true).map(Slot::new)
+    }
+
+    /// Its connection, if it has one and no other now.
+    pub fn lane(&self) -> Option<Lane> {
+        match &**self.0.node.connections() {
+            [connection] => Some(Lane::on(Arc::clone(connection))),
+            _ => None,
+        }
     }
 
     /// Waits in line for a slot: those who wait get the slots that become free in the order in which they came.

@@ -199,6 +199,9 @@ impl Node {
     }
 
     pub(crate) fn set_connections(&self, connections: Vec<Arc<Connection>>) {
+        for connection in &connections {
+            connection.slots.set_alone(connections.len() == 1);
+        }
         let connections = Arc::new(connections);
         self.connections.store(Arc::clone(&connections));
         for connection in &*connections {

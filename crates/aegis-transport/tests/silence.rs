@@ -29,6 +29,7 @@ async fn an_unanswered_ping_stalls_and_any_byte_ends_it() {
     })
     .await;
     assert_eq!(link.try_acquire().unwrap_err(), Unavailable::Stalled);
+    assert!(link.lane().unwrap().take().is_none());
     drop(link.try_acquire_stalled().unwrap());
     assert_eq!(link.counters().stalls, 1);
 
@@ -39,6 +40,7 @@ async fn an_unanswered_ping_stalls_and_any_byte_ends_it() {
     })
     .await;
     drop(link.try_acquire().unwrap());
+    drop(link.lane().unwrap().take().unwrap());
     // The PING was there all the time.
     raw.next(Kind::Ping).await;
 }

@@ -55,6 +55,68 @@ async fn no_more_slots_than_the_peer_allows_and_each_comes_back_once() {
 }
 
 #[tokio::test]
+async fn a_lane_gives_what_the_link_would_give_and_takes_it_back() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 1);
+    let link = client.link(&server);
+    assert!(link.lane().is_none(), "not connected yet");
+    let mut raw = server.greeted(2).await;
+    drop(slot(&link).await);
+    let lane = link.lane().unwrap();
+    let (first, second) = (lane.take().unwrap(), lane.take().unwrap());
+    for _ in 0..3 {
+        assert!(lane.take().is_none(), "it is full");
+        assert_eq!(link.in_flight(), 2);
+    }
+    drop(first);
+    assert_eq!(link.in_flight(), 1);
+
+    // One that is kept is in flight until its call has ended, and others who wait for it get it then.
+    let kept = second.into_slot();
+    assert_eq!((kept.node_id(), link.in_flight()), (link.node_id(), 1));
+    let _other = lane.take().unwrap();
+    let mut waiting = Box::pin(link.acquire());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let answered = tokio::spawn(kept.send(request(full("x"))));
+    let stream = raw.opened().await;
+    raw.answer(stream).await;
+    collect(answered.await.unwrap().unwrap().into_body()).await.unwrap();
+    let given = waiting.await;
+    assert_eq!(link.in_flight(), 2);
+    drop(given);
+
+    // It leads to this connection and no other.
+    drop(raw);
+    let _raw = server.greeted(2).await;
+    let again = slot(&link).await;
+    assert!(lane.take().is_none());
+    let next = link.lane().unwrap();
+    assert!(next.is_same(&link.lane().unwrap()) && !next.is_same(&lane));
+    drop(again);
+    assert_eq!(link.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_lane_gives_nothing_beside_another_connection() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.spare_idle = Duration::from_secs(3_600));
+    let link = client.link(&server);
+    let _first = server.greeted(2).await;
+    let held = slot(&link).await;
+    let lane = link.lane().unwrap();
+    drop(lane.take().unwrap());
+    // Three of four and more is crowded.
+    let crowd = lane.take().unwrap();
+    let _second = server.greeted(2).await;
+    eventually(|| link.lane().is_none().then_some(())).await;
+    drop(crowd);
+    assert!(lane.take().is_none(), "the other connection carries less");
+    drop(held);
+}
+
+#[tokio::test]
 async fn a_free_slot_and_a_higher_limit_are_reported() {
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
