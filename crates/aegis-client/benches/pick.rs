@@ -1,8 +1,9 @@
-//! What it costs to choose a provider and take one of its slots: one of ten in a mesh of 10 and of 10,000 nodes, and
-//! one of 10,000 that are all connected, where every pick waits for memory that no cache holds.
+//! What it costs to choose a provider, take one of its slots and give it back: among 3 to 10,000 connected providers, on one
+//! thread and on two that pick at once from the same service.
 //!
 //! Each provider has an identity of its own and a real connection: mutual TLS and HTTP/2 over a pipe in memory.
-//! While picks are measured the runtime stands still, so nothing else runs on the thread.
+//! While picks are measured the runtime stands still, so nothing else runs on the threads. A figure is the time that one
+//! pick takes the thread that makes it.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,24 +12,30 @@
 )]
 
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use aegis_client::{ServiceChannel, ServicePool, Settings};
+use aegis_client::{Balancer, ServiceChannel, ServicePool, Settings};
 use aegis_core::ServiceInfo;
 use aegis_testing::{MemoryNetwork, TestCa};
 use aegis_tls::Tls;
 use aegis_transport::{Listener, Network as _};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::runtime::{Builder, Runtime};
 
-const IDENTITY_V1: ServiceInfo = ServiceInfo::from_static("identity", "v1");
-const AUDIT_V1: ServiceInfo = ServiceInfo::from_static("audit", "v1");
+/// How many nodes provide each of the services; the last one is provided by all.
+const PROVIDERS: [u16; 4] = [3, 10, 1_000, 10_000];
+const THREADS: [u32; 2] = [1, 2];
 /// Ten thousand handshakes on one thread take their time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-fn id(number: u16) -> String {
-    format!("provider-{number}")
+/// What is measured; whether a provider was picked.
+type Work = fn(&ServiceChannel) -> bool;
+
+/// The service that so many nodes provide.
+fn service(balancer: &str, providers: u16) -> ServiceInfo {
+    ServiceInfo::new(format!("{balancer}-{providers}"), "v1").unwrap()
 }
 
 /// Takes one connection and keeps it.
@@ -38,50 +45,95 @@ async fn provide(mut listener: Box<dyn Listener>, tls: Tls) {
     while let Some(Ok(_)) = http2.accept().await {}
 }
 
-/// A channel of a service that so many of so many nodes provide, all of the providers connected.
-fn connected(runtime: &Runtime, nodes: u16, providers: u16) -> (ServicePool, ServiceChannel) {
+/// A pool that is connected to all nodes.
+fn connected(runtime: &Runtime) -> ServicePool {
     let (ca, network) = (TestCa::new(), MemoryNetwork::new());
     let mut settings = Settings::default();
     settings.dial_limit = PATIENCE;
+    let [.., all] = PROVIDERS;
     runtime.block_on(async {
         let mut builder =
             ServicePool::builder().tls(ca.options("vicky-1", "storage")).settings(settings);
-        for number in providers + 1..=nodes {
-            builder = builder.provider(id(number), format!("127.0.0.1:{number}"), [AUDIT_V1]);
+        for providers in PROVIDERS {
+            let service = service("least-loaded", providers);
+            builder = builder.balance_service(service, Balancer::least_loaded());
         }
-        for number in 1..=providers {
+        for number in 1..=all {
+            let id = format!("provider-{number}");
             let listener = network.bind(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            builder = builder.provider(id(number), address, [IDENTITY_V1]);
-            tokio::spawn(provide(listener, ca.tls(&id(number), "identity-server")));
+            let provided = PROVIDERS.into_iter().filter(|providers| number <= *providers);
+            let services = provided
+                .flat_map(|it| [service("round-robin", it), service("least-loaded", it)])
+                .collect::<Vec<_>>();
+            builder = builder.provider(id.clone(), address, services);
+            tokio::spawn(provide(listener, ca.tls(&id, "identity-server")));
         }
         let pool = builder.network(Arc::new(network)).build().unwrap();
-        let channel = pool.channel(IDENTITY_V1);
-        channel.wait_ready(usize::from(providers), PATIENCE).await.unwrap();
-        (pool, channel)
+        let channel = pool.channel(service("round-robin", all));
+        channel.wait_ready(usize::from(all), PATIENCE).await.unwrap();
+        pool
     })
 }
 
+/// How long so many times take each of so many threads.
+fn at_once(threads: u32, times: u64, each: impl Fn() + Sync) -> Duration {
+    let start = Barrier::new(usize::try_from(threads).unwrap());
+    let run = || {
+        start.wait();
+        let began = Instant::now();
+        for _ in 0..times {
+            each();
+        }
+        began.elapsed()
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().map(|it| it.join().unwrap()).sum::<Duration>()
+    }) / threads
+}
+
 fn picks(criterion: &mut Criterion) {
-    for (nodes, providers) in [(10, 10), (10_000, 10), (10_000, 10_000)] {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let (_pool, channel) = connected(&runtime, nodes, providers);
-        let allocated = allocation_counter::measure(|| {
-            for _ in 0..20_000 {
-                assert!(channel.pick());
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let pool = connected(&runtime);
+    let channel = |balancer: &str, providers: u16| -> ServiceChannel {
+        let channel = pool.channel(service(balancer, providers));
+        let ready = channel.wait_ready(usize::from(providers), PATIENCE);
+        runtime.block_on(ready).unwrap();
+        channel
+    };
+    let works: [(&str, Work); 2] =
+        [("pick", ServiceChannel::pick), ("attempt", ServiceChannel::attempt)];
+    for balancer in ["round-robin", "least-loaded"] {
+        for (name, work) in works {
+            let mut group = criterion.benchmark_group(format!("{name}/{balancer}"));
+            group.warm_up_time(Duration::from_millis(200));
+            group.measurement_time(Duration::from_secs(1));
+            group.sample_size(20);
+            for providers in PROVIDERS {
+                let channel = channel(balancer, providers);
+                let allocated = allocation_counter::measure(|| {
+                    (0..20_000).for_each(|_| assert!(work(&channel)));
+                });
+                let allocations = allocated.count_total;
+                println!("{name} of {providers}, {balancer}: {allocations} allocations in 20,000");
+                assert_eq!(allocations, 0);
+                for threads in THREADS {
+                    let id = BenchmarkId::new(providers.to_string(), threads);
+                    group.bench_function(id, |bencher| {
+                        bencher.iter_custom(|times| {
+                            at_once(threads, times, || {
+                                black_box(work(&channel));
+                            })
+                        });
+                    });
+                }
             }
-        });
-        println!(
-            "{providers} providers among {nodes} nodes: {} allocations in 20,000 picks",
-            allocated.count_total
-        );
-        assert_eq!(allocated.count_total, 0);
-        criterion.bench_function(&format!("pick of {providers} among {nodes}"), |bencher| {
-            bencher.iter(|| black_box(channel.pick()));
-        });
-        // Ten thousand goodbyes are nobody's business here.
-        runtime.shutdown_background();
+        }
     }
+    drop(pool);
+    // Ten thousand goodbyes are nobody's business here.
+    runtime.shutdown_background();
 }
 
 criterion_group!(benches, picks);

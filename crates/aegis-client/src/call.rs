@@ -156,7 +156,7 @@ impl Call {
             return vec![Arc::clone(provider)];
         }
         let view = self.service().view.load();
-        view.ready.iter().filter(|it| !tried.contains(it.node_id())).cloned().collect()
+        view.callable().filter(|it| !tried.contains(it.node_id())).cloned().collect()
     }
 
     /// Whether anybody but this node could be given the call now: connected, and answering.
@@ -166,7 +166,7 @@ impl Call {
             besides != Some(it.node_id())
                 && self.pinned_to().is_none_or(|pin| pin.node_id() == it.node_id())
         };
-        view.ready.iter().any(is_for_us)
+        view.callable().any(is_for_us)
     }
 
     /// Whether the call's time is over before such a pause is.

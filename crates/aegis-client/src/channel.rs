@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aegis_core::{NodeId, ServiceInfo};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service as TowerService;
@@ -12,9 +13,10 @@ use tower_service::Service as TowerService;
 use crate::body::ResponseBody;
 use crate::call::Call;
 use crate::limit::ResponseLimit;
+use crate::load::Outcome;
 use crate::policy::{CallPolicy, Policies};
 use crate::service::Service;
-use crate::view::Provider;
+use crate::view::{Picked, Provider};
 use crate::{Error, Explanation};
 
 /// Calls a service of the mesh; a provider is chosen for each request.
@@ -146,10 +148,20 @@ impl ServiceChannel {
         }
     }
 
-    /// Picks a provider as a call does and gives its slot back; whether there was one. For benchmarks.
+    /// Chooses a provider, takes one of its slots and gives it back; whether there was one. For benchmarks.
     #[doc(hidden)]
     pub fn pick(&self) -> bool {
-        self.service.pick(&[]).is_ok()
+        self.service.pick_in(&self.service.view.load(), &[]).is_ok()
+    }
+
+    /// The same, and makes both its own, as a call does, and measures an attempt there that is answered at once. For benchmarks.
+    #[doc(hidden)]
+    pub fn attempt(&self) -> bool {
+        let Ok(Picked { slot, provider }) = self.service.pick(&[]) else { return false };
+        let mut measure = provider.begin(Instant::now());
+        measure.finish(Outcome::Answered, Instant::now());
+        drop(slot);
+        true
     }
 
     /// The same channel, all of whose calls go to one provider: the next in turn, chosen now or, while the first

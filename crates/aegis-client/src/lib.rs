@@ -86,6 +86,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod acquire;
+mod apart;
 mod attempts;
 mod balance;
 mod body;

@@ -39,7 +39,7 @@ impl Line {
         let picked = poll_fn(|cx| {
             for Place { provider, slot } in &mut *places {
                 if let Poll::Ready(slot) = slot.as_mut().poll(cx) {
-                    return Poll::Ready(provider.picked(slot));
+                    return Poll::Ready(Picked { slot, provider: Arc::clone(provider) });
                 }
             }
             Poll::Pending

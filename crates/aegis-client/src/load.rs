@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -32,7 +32,9 @@ const LONGEST_FAILURE: f64 = 5.0;
 pub(crate) struct Load {
     /// What stamps count from.
     epoch: Instant,
-    in_flight: AtomicUsize,
+    /// Requests ever given to it, and those of them that are over: two counts, each changed once by a request, tell three things.
+    begun: AtomicU64,
+    ended: AtomicU64,
     /// Seconds; 0 is not measured.
     latency: Cell,
     /// When it was measured last.
@@ -45,7 +47,8 @@ impl Load {
     pub(crate) fn new(epoch: Instant) -> Self {
         Self {
             epoch,
-            in_flight: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             latency: Cell::default(),
             measured: Cell::default(),
             came: AtomicU64::new(0),
@@ -54,7 +57,14 @@ impl Load {
 
     /// Requests under way.
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        // In this order: one that ends in between counts as under way, not as less than nothing.
+        let ended = self.ended.load(Ordering::Acquire);
+        usize::try_from(self.begun().saturating_sub(ended)).unwrap_or(usize::MAX)
+    }
+
+    /// Requests that were ever given to it.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// The average latency as of now, in seconds; `None` before the first reply.
@@ -95,11 +105,11 @@ impl Load {
     }
 
     pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn observe(&self, outcome: Outcome, took: Duration, now: Instant) {

@@ -12,11 +12,12 @@ use http::HeaderValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::apart::Apart;
 use crate::balance::Balancing;
 use crate::budget::Budget;
 use crate::outlier::{Member, OutlierDetection, review};
 use crate::shared::Shared;
-use crate::view::{Missed, Picked, Provider, View};
+use crate::view::{Chosen, Missed, Picked, Provider, View};
 
 /// Providers that are connected within this time after the first are there from the start: none starts slowly.
 const TOGETHER: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub(crate) struct Service {
     pub(crate) balance: Balancing,
     pub(crate) budget: Budget,
     times: Mutex<Times>,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Apart<Counts>,
 }
 
 /// Of interest to whoever looks, who is one at a time.
@@ -90,7 +91,7 @@ impl Service {
             view: ArcSwap::default(),
             views: watch::Sender::new(()),
             budget: Budget::new(now),
-            counts: Counts::default(),
+            counts: Apart::default(),
         })
     }
 
@@ -189,7 +190,16 @@ impl Service {
 
     /// Picks a provider that is not among `tried`.
     pub(crate) fn pick(&self, tried: &[NodeId]) -> Result<Picked, Missed> {
-        self.view.load().pick(&self.balance, tried)
+        self.pick_in(&self.view.load(), tried).map(Chosen::keep)
+    }
+
+    /// The same, in a view that the caller has at hand.
+    pub(crate) fn pick_in<'a>(
+        &self,
+        view: &'a View,
+        tried: &[NodeId],
+    ) -> Result<Chosen<'a>, Missed> {
+        view.pick(&self.balance, self.pool.outliers.suspicion(), tried)
     }
 
     pub(crate) fn publish(&self, view: View) {

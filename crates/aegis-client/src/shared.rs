@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use crate::apart::Apart;
 use crate::explain::explain;
 use crate::limit::ResponseLimit;
 use crate::options::PoolOptions;
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// The last of them is over. Set under the lock of the services.
     over: AtomicBool,
-    under_way: AtomicUsize,
+    under_way: Apart<AtomicUsize>,
     idle: Notify,
     follower: OnceLock<JoinHandle<()>>,
 }
@@ -80,7 +81,7 @@ impl Shared {
             services: Mutex::default(),
             closed: AtomicBool::new(false),
             over: AtomicBool::new(false),
-            under_way: AtomicUsize::new(0),
+            under_way: Apart::default(),
             idle: Notify::new(),
             follower: OnceLock::new(),
         });
@@ -121,6 +122,8 @@ impl Shared {
             return to_do;
         }
         let snapshot = self.directory.snapshot();
+        // First, so that whoever is accused while they are judged is remembered.
+        self.outliers.judge();
         services.retain(|_, service| match service.upgrade() {
             Some(service) => {
                 if cause == Cause::Changes {

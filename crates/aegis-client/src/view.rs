@@ -1,9 +1,8 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aegis_core::{NodeId, ServiceInfo};
 use aegis_topology::NodeEntry;
-use aegis_transport::{Connections, Link, LinkStatus, Slot, Target, Unavailable};
+use aegis_transport::{Connections, Lane, Link, LinkStatus, Slot, Taken, Target, Unavailable};
 use tokio::time::Instant;
 
 use crate::balance::{Balance, Balancing, Choices, Turn};
@@ -19,7 +18,6 @@ const CHOICES: usize = 3;
 pub(crate) struct Provider {
     pub(crate) link: Link,
     pub(crate) foreign: bool,
-    pub(crate) picks: AtomicU64,
     pub(crate) profile: Profile,
     pub(crate) record: Record,
     outliers: Arc<Outliers>,
@@ -38,7 +36,6 @@ impl Provider {
         Arc::new(Self {
             link: connections.link(if foreign { target.foreign() } else { target }),
             foreign,
-            picks: AtomicU64::new(0),
             profile: Profile::new(entry, info, Instant::now()),
             record: Record::default(),
             outliers: Arc::clone(outliers),
@@ -56,11 +53,6 @@ impl Provider {
 
     pub(crate) fn node_id(&self) -> &NodeId {
         self.link.node_id()
-    }
-
-    pub(crate) fn picked(self: &Arc<Self>, slot: Slot) -> Picked {
-        self.picks.fetch_add(1, Ordering::Relaxed);
-        Picked { slot, provider: Arc::clone(self) }
     }
 
     /// Begins an attempt that is given to it.
@@ -81,7 +73,7 @@ impl Provider {
             Outcome::GivenUp | Outcome::Refused | Outcome::Unsent => false,
         };
         if suspect {
-            self.outliers.news.notify_one();
+            self.outliers.accuse();
         }
     }
 }
@@ -92,7 +84,7 @@ pub(crate) struct View {
     /// Every provider, by node id.
     pub(crate) providers: Vec<Arc<Provider>>,
     /// Those that are called: connected, answering PINGs and not ejected; all such ejected ones where there is no other.
-    pub(crate) ready: Vec<Arc<Provider>>,
+    pub(crate) ready: Vec<Ready>,
     /// Connected, but silent.
     stalled: Vec<Arc<Provider>>,
     /// Connected, but ejected.
@@ -102,6 +94,39 @@ pub(crate) struct View {
     /// The largest weight of the ready ones.
     heaviest: u32,
     outlook: Outlook,
+}
+
+/// A provider that is called.
+///
+/// Beside it lies its lane, so that a pick reads two places in memory that do not lead to each other, and which the
+/// processor fetches at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub(crate) provider: Arc<Provider>,
+    /// `None` where it has several connections.
+    lane: Option<Lane>,
+}
+
+impl Ready {
+    fn new(provider: &Arc<Provider>) -> Self {
+        Self { provider: Arc::clone(provider), lane: provider.link.lane() }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let same_lane = match (&self.lane, &other.lane) {
+            (Some(lane), Some(other)) => lane.is_same(other),
+            (lane, other) => lane.is_none() && other.is_none(),
+        };
+        same_lane && Arc::ptr_eq(&self.provider, &other.provider)
+    }
+
+    /// Takes a slot.
+    fn acquire(&self) -> Result<Held<'_>, Unavailable> {
+        match self.lane.as_ref().and_then(Lane::take) {
+            Some(slot) => Ok(Held::OfLane(slot)),
+            None => self.provider.link.try_acquire().map(Held::OfLink),
+        }
+    }
 }
 
 /// What waiting may bring while nobody is connected.
@@ -114,6 +139,30 @@ enum Outlook {
     Connecting,
     /// The directory's first sync is under way.
     Syncing,
+}
+
+/// A slot on a provider's connection, taken by reference into the view: whoever goes on with it makes it its own, and
+/// only then anything is counted in the provider's memory.
+#[derive(Debug)]
+pub(crate) struct Chosen<'a> {
+    slot: Held<'a>,
+    provider: &'a Arc<Provider>,
+}
+
+#[derive(Debug)]
+enum Held<'a> {
+    OfLane(Taken<'a>),
+    OfLink(Slot),
+}
+
+impl Chosen<'_> {
+    pub(crate) fn keep(self) -> Picked {
+        let slot = match self.slot {
+            Held::OfLane(taken) => taken.into_slot(),
+            Held::OfLink(slot) => slot,
+        };
+        Picked { slot, provider: Arc::clone(self.provider) }
+    }
 }
 
 /// A slot on a provider's connection.
@@ -152,7 +201,7 @@ impl View {
                 LinkStatus::Connected { .. } if provider.record.is_ejected() => {
                     view.ejected.push(Arc::clone(&provider));
                 }
-                LinkStatus::Connected { .. } => view.ready.push(Arc::clone(&provider)),
+                LinkStatus::Connected { .. } => view.ready.push(Ready::new(&provider)),
                 // After a failure an attempt is not worth a call's time until it succeeds.
                 LinkStatus::Connecting { failures: 0, .. } if view.outlook == Outlook::Bleak => {
                     view.outlook = Outlook::Connecting;
@@ -163,9 +212,9 @@ impl View {
         }
         if view.ready.is_empty() && !view.ejected.is_empty() {
             view.panic = true;
-            view.ready.clone_from(&view.ejected);
+            view.ready = view.ejected.iter().map(Ready::new).collect();
         }
-        view.heaviest = view.ready.iter().map(|it| it.profile.weight()).max().unwrap_or(1);
+        view.heaviest = view.callable().map(|it| it.profile.weight()).max().unwrap_or(1);
         view
     }
 
@@ -177,7 +226,8 @@ impl View {
         self.outlook == other.outlook
             && self.heaviest == other.heaviest
             && same(&self.providers, &other.providers)
-            && same(&self.ready, &other.ready)
+            && self.ready.len() == other.ready.len()
+            && self.ready.iter().zip(&other.ready).all(|(a, b)| a.is_same(b))
             && same(&self.stalled, &other.stalled)
             && same(&self.ejected, &other.ejected)
     }
@@ -187,10 +237,15 @@ impl View {
         !self.ready.is_empty() || !self.stalled.is_empty() || self.outlook != Outlook::Bleak
     }
 
+    /// Those that are called.
+    pub(crate) fn callable(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.ready.iter().map(|it| &it.provider)
+    }
+
     /// Those that are connected, with or without calls.
     pub(crate) fn connected(&self) -> impl Iterator<Item = &Arc<Provider>> {
         let ejected = if self.panic { &[] } else { self.ejected.as_slice() };
-        self.ready.iter().chain(&self.stalled).chain(ejected)
+        self.callable().chain(&self.stalled).chain(ejected)
     }
 
     /// The provider whose turn it is, whether or not it has a slot.
@@ -199,12 +254,17 @@ impl View {
             Balancing::RoundRobin(rule) => rule.turn().order(self.ready.len()).next()?,
             Balancing::Other(rule) => self.choose(&**rule)?,
         };
-        self.ready.get(index)
+        self.ready.get(index).map(|it| &it.provider)
     }
 
     /// Picks a provider that is connected, has a free slot and is not among `tried`.
-    pub(crate) fn pick(&self, balance: &Balancing, tried: &[NodeId]) -> Result<Picked, Missed> {
-        let mut seen = Seen::default();
+    pub(crate) fn pick(
+        &self,
+        balance: &Balancing,
+        suspicion: bool,
+        tried: &[NodeId],
+    ) -> Result<Chosen<'_>, Missed> {
+        let mut seen = Seen { suspicion, ..Seen::default() };
         let turn = match balance {
             Balancing::RoundRobin(rule) if tried.is_empty() => rule.turn(),
             Balancing::RoundRobin(rule) => rule.go_on(),
@@ -216,14 +276,14 @@ impl View {
             }
         };
         let ready = turn.order(self.ready.len()).filter_map(|index| self.ready.get(index));
-        for provider in ready.clone() {
-            if let Some(picked) = take_trusted(provider, tried, &mut seen) {
+        for it in ready.clone() {
+            if let Some(picked) = take_trusted(it, tried, &mut seen) {
                 return Ok(picked);
             }
         }
         if seen.suspect {
-            for provider in ready {
-                if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
+            for it in ready {
+                if let Some(picked) = take(&it.provider, || it.acquire(), tried, &mut seen) {
                     return Ok(picked);
                 }
             }
@@ -234,8 +294,9 @@ impl View {
         }
         let stalled = turn.order(self.stalled.len()).filter_map(|index| self.stalled.get(index));
         // A ready one may have fallen silent since the view was made.
-        for provider in stalled.chain(&self.ready) {
-            if let Some(picked) = take(provider, Link::try_acquire_stalled, tried, &mut seen) {
+        for provider in stalled.chain(self.callable()) {
+            let acquire = || provider.link.try_acquire_stalled().map(Held::OfLink);
+            if let Some(picked) = take(provider, acquire, tried, &mut seen) {
                 return Ok(picked);
             }
         }
@@ -243,24 +304,29 @@ impl View {
     }
 
     /// Lets a balancer pick, a few times at most.
-    fn pick_chosen(&self, rule: &dyn Balance, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
-        let mut left: Vec<&Arc<Provider>> = Vec::new();
+    fn pick_chosen(
+        &self,
+        rule: &dyn Balance,
+        tried: &[NodeId],
+        seen: &mut Seen,
+    ) -> Option<Chosen<'_>> {
+        let mut left: Vec<&Ready> = Vec::new();
         let mut choices = CHOICES;
         if tried.is_empty() {
-            let provider = self.ready.get(self.choose(rule)?)?;
-            if let Some(picked) = take_trusted(provider, tried, seen) {
+            let chosen = self.choose(rule)?;
+            if let Some(picked) = take_trusted(self.ready.get(chosen)?, tried, seen) {
                 return Some(picked);
             }
-            left.extend(self.ready.iter().filter(|it| !Arc::ptr_eq(it, provider)));
+            left.extend(self.ready.iter().enumerate().filter(|it| it.0 != chosen).map(|it| it.1));
             choices -= 1;
         } else {
-            left.extend(self.ready.iter().filter(|it| !tried.contains(it.node_id())));
+            left.extend(self.ready.iter().filter(|it| !tried.contains(it.provider.node_id())));
         }
         for _ in 0..choices {
-            let heaviest = left.iter().map(|it| it.profile.weight()).max()?;
-            let at = |index: usize| left.get(index).map(|it| &it.profile);
-            let provider = left.remove(choose(rule, left.len(), &at, heaviest)?);
-            if let Some(picked) = take_trusted(provider, tried, seen) {
+            let heaviest = left.iter().map(|it| it.provider.profile.weight()).max()?;
+            let at = |index: usize| left.get(index).map(|it| &it.provider.profile);
+            let chosen = left.remove(choose(rule, left.len(), &at, heaviest)?);
+            if let Some(picked) = take_trusted(chosen, tried, seen) {
                 return Some(picked);
             }
         }
@@ -269,7 +335,7 @@ impl View {
 
     /// The index of a balancer's choice among all that are ready.
     fn choose(&self, rule: &dyn Balance) -> Option<usize> {
-        let at = |index: usize| self.ready.get(index).map(|it| &it.profile);
+        let at = |index: usize| self.ready.get(index).map(|it| &it.provider.profile);
         choose(rule, self.ready.len(), &at, self.heaviest)
     }
 }
@@ -277,14 +343,16 @@ impl View {
 /// Picks the one provider a client is pinned to.
 pub(crate) fn pick_pinned(provider: &Arc<Provider>, tried: &[NodeId]) -> Result<Picked, Missed> {
     let mut seen = Seen::default();
-    if let Some(picked) = take(provider, Link::try_acquire, tried, &mut seen) {
-        return Ok(picked);
+    let acquire = || provider.link.try_acquire().map(Held::OfLink);
+    if let Some(chosen) = take(provider, acquire, tried, &mut seen) {
+        return Ok(chosen.keep());
     }
     if seen.full {
         return Err(Missed::Full);
     }
-    if let Some(picked) = take(provider, Link::try_acquire_stalled, tried, &mut seen) {
-        return Ok(picked);
+    let acquire = || provider.link.try_acquire_stalled().map(Held::OfLink);
+    if let Some(chosen) = take(provider, acquire, tried, &mut seen) {
+        return Ok(chosen.keep());
     }
     // The link itself was asked just now, so it also knows whether what was lost comes back.
     let outlook = match provider.link.status() {
@@ -310,26 +378,27 @@ fn choose<'a>(
 }
 
 /// Takes a slot of a provider that is no suspect.
-fn take_trusted(provider: &Arc<Provider>, tried: &[NodeId], seen: &mut Seen) -> Option<Picked> {
-    if provider.record.is_suspect() {
+fn take_trusted<'a>(ready: &'a Ready, tried: &[NodeId], seen: &mut Seen) -> Option<Chosen<'a>> {
+    if seen.suspicion && ready.provider.record.is_suspect() {
         seen.suspect = true;
         return None;
     }
-    take(provider, Link::try_acquire, tried, seen)
+    take(&ready.provider, || ready.acquire(), tried, seen)
 }
 
-fn take(
-    provider: &Arc<Provider>,
-    acquire: fn(&Link) -> Result<Slot, Unavailable>,
+fn take<'a>(
+    provider: &'a Arc<Provider>,
+    acquire: impl Fn() -> Result<Held<'a>, Unavailable>,
     tried: &[NodeId],
     seen: &mut Seen,
-) -> Option<Picked> {
-    if tried.contains(provider.node_id()) {
+) -> Option<Chosen<'a>> {
+    // Where there is nobody to compare it with, its id is memory that need not be read.
+    if !tried.is_empty() && tried.contains(provider.node_id()) {
         seen.tried = true;
         return None;
     }
-    match acquire(&provider.link) {
-        Ok(slot) => return Some(provider.picked(slot)),
+    match acquire() {
+        Ok(slot) => return Some(Chosen { slot, provider }),
         Err(Unavailable::Full) => seen.full = true,
         Err(Unavailable::NotConnected) => seen.lost = true,
         Err(_) => {}
@@ -344,6 +413,8 @@ struct Seen {
     full: bool,
     lost: bool,
     suspect: bool,
+    /// There may be a suspect.
+    suspicion: bool,
     tried: bool,
 }
 

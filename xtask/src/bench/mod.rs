@@ -36,7 +36,7 @@ pub(crate) const USAGE: &str = "\
                     [--in-flight N,..] (of stream: how many); the client runs on each runtime unless one is named; --json prints a line for
                     each when all is measured; --save writes docs/results/NAME.json, where
                     other parts of the same commit stay
-  bench pick              what choosing a provider costs, at 10 and 10,000 nodes (criterion)
+  bench pick              what choosing one of 3 to 10,000 providers costs, on one thread and on two (criterion)
   bench all               all of them, one after the other";
 
 /// Why a benchmark has no result.

@@ -1,9 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::apart::Apart;
+
 /// Takes turns: over a list that does not change, each entry is first equally often, to within one.
 #[derive(Debug, Default)]
 pub(crate) struct RoundRobin {
-    next: AtomicUsize,
+    next: Apart<AtomicUsize>,
 }
 
 impl RoundRobin {

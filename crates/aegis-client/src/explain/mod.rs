@@ -224,7 +224,7 @@ pub(crate) fn explain(
             node_id: node.node_id().clone(),
             addresses: node.addresses().to_vec(),
             verdict,
-            picks: provider.map_or(0, |provider| provider.picks.load(Ordering::Relaxed)),
+            picks: provider.map_or(0, |provider| provider.profile.load.begun()),
             in_flight: provider.map_or(0, |provider| provider.profile.load.in_flight()),
             weight: node.service(info).map_or(0, ServiceEntry::weight),
             ejections: provider.map_or(0, |provider| provider.record.ejections()),

@@ -4,6 +4,7 @@ mod probe;
 mod record;
 mod review;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -87,10 +88,27 @@ pub(crate) struct Outliers {
     pub(crate) detection: Option<OutlierDetection>,
     /// Some provider may have to go.
     pub(crate) news: Notify,
+    /// Some record may be that of a suspect. While none is, which is nearly always, a pick need not look at any.
+    suspicion: AtomicBool,
 }
 
 impl Outliers {
     pub(crate) fn new(detection: Option<OutlierDetection>) -> Self {
-        Self { detection, news: Notify::new() }
+        Self { detection, news: Notify::new(), suspicion: AtomicBool::new(false) }
+    }
+
+    /// Some record has just become that of a suspect: it is to be judged.
+    pub(crate) fn accuse(&self) {
+        self.suspicion.store(true, Ordering::SeqCst);
+        self.news.notify_one();
+    }
+
+    /// All records are about to be judged.
+    pub(crate) fn judge(&self) {
+        self.suspicion.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn suspicion(&self) -> bool {
+        self.suspicion.load(Ordering::SeqCst)
     }
 }
