@@ -1,15 +1,16 @@
-//! What it costs to choose a provider, take one of its slots and give it back: among 3 to 10,000 connected providers, on one
-//! thread and on two that pick at once from the same service.
+//! What it costs to find a call's provider among 3 to 10,000 that are connected.
+//!
+//! | what | |
+//! |---|---|
+//! | `pick` | a provider is chosen, one of its slots is taken, by reference, and given back |
+//! | `attempt` | the same, and both are made the call's own, and it is measured |
+//! | `call` | a whole call, without a body, of which both ends run on one thread |
 //!
 //! Each provider has an identity of its own and a real connection: mutual TLS and HTTP/2 over a pipe in memory.
-//! While picks are measured the runtime stands still, so nothing else runs on the threads. A figure is the time that one
-//! pick takes the thread that makes it.
+//! While picks are measured the runtime stands still, so nothing else runs on the threads. Two threads pick at once from the
+//! same service; a figure is the time that one pick takes the thread that makes it.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a benchmark ends this way, and reports"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark ends this way")]
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};
@@ -21,8 +22,12 @@ use aegis_core::ServiceInfo;
 use aegis_testing::{MemoryNetwork, TestCa};
 use aegis_tls::Tls;
 use aegis_transport::{Listener, Network as _};
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::{Request, Response};
 use tokio::runtime::{Builder, Runtime};
+use tonic::body::Body;
+use tower_service::Service as _;
 
 /// How many nodes provide each of the services; the last one is provided by all.
 const PROVIDERS: [u16; 4] = [3, 10, 1_000, 10_000];
@@ -38,15 +43,28 @@ fn service(balancer: &str, providers: u16) -> ServiceInfo {
     ServiceInfo::new(format!("{balancer}-{providers}"), "v1").unwrap()
 }
 
-/// Takes one connection and keeps it.
+/// Takes one connection, keeps it, and answers each request that all is well.
 async fn provide(mut listener: Box<dyn Listener>, tls: Tls) {
     let accepted = tls.accept(listener.accept().await.unwrap()).await.unwrap();
     let mut http2 = h2::server::handshake(accepted.stream).await.unwrap();
-    while let Some(Ok(_)) = http2.accept().await {}
+    while let Some(Ok((_, mut respond))) = http2.accept().await {
+        let answer = Response::builder().header("content-type", "application/grpc");
+        let answer = answer.header("grpc-status", "0").body(()).unwrap();
+        respond.send_response(answer, true).unwrap();
+    }
 }
 
-/// A pool that is connected to all nodes.
-fn connected(runtime: &Runtime) -> ServicePool {
+/// Makes so many calls, one after the other.
+async fn calls(channel: &ServiceChannel, times: u64) {
+    let mut channel = channel.clone();
+    for _ in 0..times {
+        let request = Request::post("/bench.Pick/Call").body(Body::empty()).unwrap();
+        drop(channel.call(request).await.unwrap());
+    }
+}
+
+/// A pool that is connected to all nodes, and the channel that keeps it so.
+fn connected(runtime: &Runtime) -> (ServicePool, ServiceChannel) {
     let (ca, network) = (TestCa::new(), MemoryNetwork::new());
     let mut settings = Settings::default();
     settings.dial_limit = PATIENCE;
@@ -72,7 +90,7 @@ fn connected(runtime: &Runtime) -> ServicePool {
         let pool = builder.network(Arc::new(network)).build().unwrap();
         let channel = pool.channel(service("round-robin", all));
         channel.wait_ready(usize::from(all), PATIENCE).await.unwrap();
-        pool
+        (pool, channel)
     })
 }
 
@@ -93,9 +111,17 @@ fn at_once(threads: u32, times: u64, each: impl Fn() + Sync) -> Duration {
     }) / threads
 }
 
+fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group.warm_up_time(Duration::from_millis(100));
+    group.measurement_time(Duration::from_millis(500));
+    group.sample_size(20);
+    group
+}
+
 fn picks(criterion: &mut Criterion) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let pool = connected(&runtime);
+    let (pool, _all) = connected(&runtime);
     let channel = |balancer: &str, providers: u16| -> ServiceChannel {
         let channel = pool.channel(service(balancer, providers));
         let ready = channel.wait_ready(usize::from(providers), PATIENCE);
@@ -106,18 +132,13 @@ fn picks(criterion: &mut Criterion) {
         [("pick", ServiceChannel::pick), ("attempt", ServiceChannel::attempt)];
     for balancer in ["round-robin", "least-loaded"] {
         for (name, work) in works {
-            let mut group = criterion.benchmark_group(format!("{name}/{balancer}"));
-            group.warm_up_time(Duration::from_millis(200));
-            group.measurement_time(Duration::from_secs(1));
-            group.sample_size(20);
+            let mut group = group(criterion, &format!("{name}/{balancer}"));
             for providers in PROVIDERS {
                 let channel = channel(balancer, providers);
                 let allocated = allocation_counter::measure(|| {
                     (0..20_000).for_each(|_| assert!(work(&channel)));
                 });
-                let allocations = allocated.count_total;
-                println!("{name} of {providers}, {balancer}: {allocations} allocations in 20,000");
-                assert_eq!(allocations, 0);
+                assert_eq!(allocated.count_total, 0, "allocations in 20,000");
                 for threads in THREADS {
                     let id = BenchmarkId::new(providers.to_string(), threads);
                     group.bench_function(id, |bencher| {
@@ -131,7 +152,20 @@ fn picks(criterion: &mut Criterion) {
             }
         }
     }
-    drop(pool);
+    let mut group = group(criterion, "call/round-robin");
+    for providers in PROVIDERS {
+        let channel = channel("round-robin", providers);
+        // Each provider has been called before.
+        runtime.block_on(calls(&channel, providers.into()));
+        group.bench_function(BenchmarkId::new(providers.to_string(), 1), |bencher| {
+            bencher.iter_custom(|times| {
+                let began = Instant::now();
+                runtime.block_on(calls(&channel, times));
+                began.elapsed()
+            });
+        });
+    }
+    group.finish();
     // Ten thousand goodbyes are nobody's business here.
     runtime.shutdown_background();
 }

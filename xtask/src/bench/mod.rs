@@ -12,6 +12,7 @@ mod faults;
 mod figures;
 mod kept;
 mod options;
+mod pick;
 mod programs;
 mod report;
 mod stream;
@@ -36,7 +37,8 @@ pub(crate) const USAGE: &str = "\
                     [--in-flight N,..] (of stream: how many); the client runs on each runtime unless one is named; --json prints a line for
                     each when all is measured; --save writes docs/results/NAME.json, where
                     other parts of the same commit stay
-  bench pick              what choosing one of 3 to 10,000 providers costs, on one thread and on two (criterion)
+  bench pick [--json] [--save]
+                          what finding one of 3 to 10,000 providers costs, on one thread and on two (criterion)
   bench all               all of them, one after the other";
 
 /// Why a benchmark has no result.
@@ -58,17 +60,14 @@ pub(crate) fn run(workspace: &Path, arguments: &[&str]) -> Result<(), BenchError
     let Some((&name, options)) = arguments.split_first() else {
         return Err(BenchError::Usage(format!("usage: cargo xtask bench\n\n{USAGE}")));
     };
-    if name == "pick" && options.is_empty() {
-        return pick(workspace);
-    }
     let options = Options::parse(options)?;
     if name != "all" {
         return one(name, workspace, &options);
     }
-    for name in ["busy", "stream", "connect", "tail", "failover", "call"] {
+    for name in ["busy", "stream", "connect", "tail", "failover", "call", "pick"] {
         one(name, workspace, &options)?;
     }
-    pick(workspace)
+    Ok(())
 }
 
 fn one(name: &str, workspace: &Path, options: &Options) -> Result<(), BenchError> {
@@ -79,10 +78,7 @@ fn one(name: &str, workspace: &Path, options: &Options) -> Result<(), BenchError
         "connect" => connect::run(workspace, options),
         "tail" => faults::tail(workspace, options),
         "failover" => faults::failover(workspace, options),
+        "pick" => pick::run(workspace, options),
         _ => Err(BenchError::Usage(format!("usage: cargo xtask bench\n\n{USAGE}"))),
     }
-}
-
-fn pick(workspace: &Path) -> Result<(), BenchError> {
-    programs::cargo(workspace, &["bench", "--package", "aegis-client", "--bench", "pick"])
 }

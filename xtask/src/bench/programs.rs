@@ -23,6 +23,12 @@ pub(crate) fn cargo(workspace: &Path, arguments: &[&str]) -> Result<(), BenchErr
     }
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target(workspace: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.join("target"), |target| workspace.join(target))
+}
+
 /// The load programs, built for speed, and their certificates; both go when this is dropped.
 pub(crate) struct Programs {
     binary: PathBuf,
@@ -33,9 +39,7 @@ impl Programs {
     /// Builds them, and makes their certificates in a directory of their own.
     pub(crate) fn build(workspace: &Path) -> Result<Self, BenchError> {
         cargo(workspace, &["build", "--quiet", "--release", "--package", "aegis-bench"])?;
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
-        let built = target.join("release").join("aegis-bench");
+        let built = target(workspace).join("release").join("aegis-bench");
         let directory = std::env::temp_dir().join(format!("aegis-bench-{}", std::process::id()));
         let programs = Self { binary: directory.join("aegis-bench"), directory };
         // What is built meanwhile is not what is measured.
