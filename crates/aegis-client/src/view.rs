@@ -143,6 +143,9 @@ enum Outlook {
 
 /// A slot on a provider's connection, taken by reference into the view: whoever goes on with it makes it its own, and
 /// only then anything is counted in the provider's memory.
+///
+/// What is left are five atomic changes, of 5 to 8 ns each: two hold the view, one draws the turn, one takes the slot and one
+/// gives it back. Where two threads pick at once, the turn and often the slot come from the other core, some 20 ns each.
 #[derive(Debug)]
 pub(crate) struct Chosen<'a> {
     slot: Held<'a>,
