@@ -2,17 +2,19 @@
 //!
 //! A worker of tokio looks at sockets when it has nothing else to run, or after 61 tasks. Where handlers compute or block
 //! for long, dozens of them may wait in its queue, and each connection's PINGs, new calls and ends wait for them all.
-//! So a call that took long keeps its place until the worker has looked, and those that come to run meanwhile wait for
-//! one outside of its queue, first come, first served: then nothing waits for longer than one handler takes.
+//! So a call that took long steps back until its worker has looked, and those that would run there meanwhile do so too.
+//! They are no more than there are threads, and an idle worker may take them from there; the others wait outside of the
+//! queues, first come, first served. Then nothing waits for longer than one handler takes, and no thread for work.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 
@@ -22,27 +24,33 @@ const LONG: Duration = Duration::from_micros(500);
 /// that stepped back, some of them even before the tasks of these sockets; when they have stepped back again, all have run.
 const STEPS: u8 = 2;
 
-/// The places for calls of one server that run: one for each thread that has ever run one.
+/// The places for calls of one server that run: one for each worker of the runtime.
 ///
-/// As many calls as there are threads can be polled at once, so nobody waits for a place but while another call keeps its
-/// own after it has run. A thread more, as `block_in_place` brings it, is a place more.
+/// As many calls as there are threads can be polled at once, so nobody waits for a place but while others run, or are about
+/// to. All are there before each worker has run a call: one that finds only calls that wait never would run any. A thread
+/// more, as `block_in_place` brings it, is a place more.
 #[derive(Debug)]
 pub(crate) struct Places {
     id: u64,
+    /// The threads that have run a call.
+    threads: AtomicUsize,
     free: Semaphore,
 }
 
 thread_local! {
     /// The server whose call ran here last.
     static LAST: Cell<u64> = const { Cell::new(0) };
-    /// The servers that have a place for this thread.
+    /// How many calls have stepped back from this thread.
+    static RESTING: Arc<AtomicUsize> = Arc::default();
+    /// The servers that know this thread.
     static KNOWN: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Default for Places {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Ordering::Relaxed), free: Semaphore::new(0) }
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { id, threads: AtomicUsize::new(0), free: Semaphore::new(0) }
     }
 }
 
@@ -59,11 +67,38 @@ impl Places {
     fn know_thread(&self) {
         LAST.set(self.id);
         KNOWN.with_borrow_mut(|known| {
-            if !known.contains(&self.id) {
-                known.push(self.id);
-                self.free.add_permits(1);
+            if known.contains(&self.id) {
+                return;
+            }
+            known.push(self.id);
+            let workers = Handle::try_current().map_or(1, |it| it.metrics().num_workers());
+            match self.threads.fetch_add(1, Ordering::Relaxed) {
+                0 => self.free.add_permits(workers),
+                others if workers <= others => self.free.add_permits(1),
+                _ => {}
             }
         });
+    }
+}
+
+/// A thread from which a call has stepped back, for as long as it does; it may end on another.
+struct Rest(Arc<AtomicUsize>);
+
+impl Rest {
+    fn here() -> Self {
+        let calls = RESTING.with(Arc::clone);
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(calls)
+    }
+
+    fn is_here() -> bool {
+        RESTING.with(|calls| 0 < calls.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -72,15 +107,25 @@ pub(crate) async fn run(places: Arc<Places>, call: impl Future<Output = ()>) {
     let mut call = pin!(call);
     loop {
         let place = places.take().await;
+        for _ in 0..2 * STEPS {
+            if !Rest::is_here() {
+                break;
+            }
+            // An idle worker may take it from here.
+            yield_now().await;
+        }
         let began = Instant::now();
         let done = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
         let long = LONG <= began.elapsed();
         if long {
+            let _rest = Rest::here();
+            drop(place);
             for _ in 0..STEPS {
                 yield_now().await;
             }
+        } else {
+            drop(place);
         }
-        drop(place);
         if done {
             return;
         }
@@ -143,6 +188,26 @@ mod tests {
     #[tokio::test]
     async fn sockets_have_their_turn_after_a_call_that_took_long_and_before_the_next() {
         assert_eq!(order(LONG).await, ["first", "socket", "second", "third"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn each_worker_has_a_place_before_it_has_run_a_call_and_each_further_thread_gets_one() {
+        let places = Arc::<Places>::default();
+        let first = Arc::clone(&places);
+        tokio::spawn(async move { first.know_thread() }).await.unwrap();
+        assert_eq!(places.free.available_permits(), 3);
+        for expected in [3, 3, 4, 5] {
+            let (places, runtime) = (Arc::clone(&places), Handle::current());
+            std::thread::spawn(move || {
+                let _in = runtime.enter();
+                places.know_thread();
+                assert_eq!(places.free.available_permits(), expected);
+                places.know_thread();
+                assert_eq!(places.free.available_permits(), expected);
+            })
+            .join()
+            .unwrap();
+        }
     }
 
     #[tokio::test]

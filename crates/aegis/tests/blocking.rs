@@ -121,8 +121,14 @@ fn check(how: &'static str) {
         let node = mesh.builder("c").join([server.address.to_string()]).build().unwrap();
         let client = ServiceClient::new(&node.pool(), IDENTITY_V1, IdentityServiceClient::new);
         client.wait_ready(1, LIMIT).await.unwrap();
+        let began = Instant::now();
         let ours = successes(client.get().unwrap(), how).await;
+        let took = began.elapsed();
         assert_eq!((ours, raw.await.unwrap()), (8, 8), "{how}: ours, and tonic's");
+        // Four after another on each of two threads; one more where the first is answered in place.
+        let millis: u64 = how.split_once(' ').unwrap().1.parse().unwrap();
+        let one = Duration::from_millis(millis);
+        assert!(4 * one <= took && took < one * 11 / 2, "{how}: all of them took {took:?}");
     });
 }
 
