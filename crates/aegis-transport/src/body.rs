@@ -19,7 +19,7 @@ pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 
 /// The body of a response: data and trailers, straight from the stream.
 ///
-/// Window is given back to the peer as frames are taken, so a body that nobody reads stops its own stream only.
+/// Window is given back to the peer as frames are taken (8 KiB or more at once), so a body that nobody reads stops its own stream only.
 /// It holds the call's slot to its end; dropped before, it resets the stream (`CANCEL`) and ends the request body.
 /// A stream that breaks is a `Status` that names node and address.
 pub struct ResponseBody {
@@ -32,6 +32,8 @@ struct Reading {
     stream: RecvStream,
     call: Call,
     meter: Meter,
+    /// What was taken and is not given back to the window yet.
+    owed: usize,
     data_ended: bool,
 }
 
@@ -48,6 +50,13 @@ pub(crate) struct Sending {
     pub(crate) lease: Lease,
     /// Why the request body failed.
     pub(crate) failed: Mutex<Option<Status>>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        // Where the response came first, the request may have been cut.
+        self.lease.connection.let_go();
+    }
 }
 
 impl Call {
@@ -75,7 +84,7 @@ impl ResponseBody {
             call.lease().done();
             return Self { reading: None };
         }
-        let reading = Reading { stream, call, meter: Meter::default(), data_ended: false };
+        let reading = Reading { stream, call, meter: Meter::default(), owed: 0, data_ended: false };
         Self { reading: Some(reading) }
     }
 }
@@ -85,8 +94,12 @@ impl Reading {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    // Fails only for more than was received.
-                    drop(self.stream.flow_control().release_capacity(data.len()));
+                    self.owed += data.len();
+                    if self.call.lease().connection.give_back_from() <= self.owed {
+                        // Fails only for more than was received.
+                        drop(self.stream.flow_control().release_capacity(self.owed));
+                        self.owed = 0;
+                    }
                     self.meter.moved(data.len(), &self.call.lease().connection);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

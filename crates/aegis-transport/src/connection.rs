@@ -1,13 +1,13 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use aegis_core::{Address, NodeId};
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use h2::client::SendRequest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use http::uri::Authority;
 use tokio::sync::Notify;
 
@@ -21,7 +21,7 @@ use crate::slots::{Phase, Slots, State};
 
 /// What calls, driver and keeper share of one connection.
 ///
-/// The driver owns the HTTP/2 state and writes most of this; a call only reads, takes a slot and clones the sender.
+/// The driver owns the HTTP/2 state and writes most of this; a call only reads, takes a slot and opens its stream.
 pub(crate) struct Connection {
     pub(crate) node: NodeId,
     pub(crate) address: Address,
@@ -29,7 +29,8 @@ pub(crate) struct Connection {
     /// The longest header list that is sent.
     pub(crate) longest_head: usize,
     pub(crate) signals: Arc<Signals>,
-    sender: ArcSwapOption<SendRequest<Bytes>>,
+    /// One for all calls, since h2 takes its own lock for each copy that is made or dropped; `None` once it is closing.
+    sender: Mutex<Option<SendRequest<Bytes>>>,
     driver: AtomicWaker,
     pub(crate) slots: Place,
     stalls: Notify,
@@ -39,6 +40,7 @@ pub(crate) struct Connection {
     cancelled: AtomicU64,
     streams: usize,
     bulk_from: u64,
+    give_back_from: usize,
     worn_from: u64,
     lost: OnceLock<Arc<str>>,
 }
@@ -61,7 +63,7 @@ impl Connection {
             node,
             address,
             signals,
-            sender: ArcSwapOption::from_pointee(sender),
+            sender: Mutex::new(Some(sender)),
             driver: AtomicWaker::new(),
             slots: rows.place(limit),
             stalls: Notify::new(),
@@ -71,6 +73,7 @@ impl Connection {
             cancelled: AtomicU64::new(0),
             streams,
             bulk_from: settings.bulk,
+            give_back_from: give_back_from(settings),
             worn_from: settings.cancelled,
             lost: OnceLock::new(),
         }
@@ -141,9 +144,33 @@ impl Connection {
         true
     }
 
-    /// A handle to open one stream; `None` once that would be refused.
-    pub(crate) fn sender(&self) -> Option<SendRequest<Bytes>> {
-        if self.is_open() { self.sender.load().as_deref().cloned() } else { None }
+    /// Opens a stream; fails without h2's reason where the connection takes no more of them.
+    pub(crate) fn open(
+        &self,
+        request: http::Request<()>,
+        whole: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), Option<h2::Error>> {
+        let mut sender = self.sender();
+        let Some(sender) = sender.as_mut().filter(|_| self.is_open()) else { return Err(None) };
+        sender.send_request(request, whole).map_err(|error| {
+            // It refuses all requests while one waits inside h2, as it does when the peer's limit has just fallen.
+            *sender = sender.clone();
+            let mut cx = Context::from_waker(Waker::noop());
+            let is_usable = !matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_)));
+            is_usable.then_some(error)
+        })
+    }
+
+    /// A stream was given up. The sender holds on to the last one that had to wait inside h2, for as long as a cancelled one
+    /// before it was not reset; and h2 resets no stream that somebody holds.
+    pub(crate) fn let_go(&self) {
+        if let Some(sender) = &mut *self.sender() {
+            *sender = sender.clone();
+        }
+    }
+
+    fn sender(&self) -> MutexGuard<'_, Option<SendRequest<Bytes>>> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps new streams away.
@@ -165,7 +192,7 @@ impl Connection {
     /// Lets the driver say goodbye; only once nothing is in flight.
     pub(crate) fn close(&self) {
         self.advance(Phase::Closing);
-        self.sender.store(None);
+        self.sender().take();
         self.driver.wake();
     }
 
@@ -173,7 +200,7 @@ impl Connection {
     pub(crate) fn end(&self, reason: impl FnOnce() -> String) {
         self.lost.get_or_init(|| reason().into());
         self.advance(Phase::Ended);
-        self.sender.store(None);
+        self.sender().take();
     }
 
     /// Why it was lost, once that is known.
@@ -219,6 +246,11 @@ impl Connection {
     /// From how many bytes within a second a stream moves much.
     pub(crate) fn bulk_from(&self) -> u64 {
         self.bulk_from
+    }
+
+    /// So many bytes that were taken from a stream are given back to its window at once.
+    pub(crate) fn give_back_from(&self) -> usize {
+        self.give_back_from
     }
 
     pub(crate) fn bulk_began(&self) {
@@ -291,6 +323,12 @@ impl fmt::Debug for Connection {
             .field("limit", &self.limit())
             .finish_non_exhaustive()
     }
+}
+
+/// h2 takes its lock each time, and gives back by itself what is left when a stream has ended; a small answer never pays.
+fn give_back_from(settings: &Settings) -> usize {
+    const AT_ONCE: usize = 8 << 10;
+    usize::try_from(settings.stream_window / 4).unwrap_or(AT_ONCE).min(AT_ONCE)
 }
 
 /// What stands in `:authority`; a server name always is one.

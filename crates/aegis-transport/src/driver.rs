@@ -9,9 +9,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{Ping, PingPong, Reason};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::connection::Connection;
+use crate::gather::Gather;
 use crate::heard::Heard;
 use crate::keepalive::{Verdict, Watchdog};
 use crate::signals::Counters;
@@ -33,6 +35,8 @@ pub(crate) struct Driver<IO> {
     ping: Option<PingPong>,
     asked: bool,
     busy: bool,
+    /// Where a task that was woken runs next, before those that are ready.
+    gather: Option<Gather>,
     timer: Pin<Box<Sleep>>,
     goodbye: Option<Pin<Box<Sleep>>>,
 }
@@ -45,6 +49,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         heard: Heard,
         mut watchdog: Watchdog,
     ) -> Self {
+        let runtime = Handle::current().runtime_flavor();
         let (_, judge_at) = watchdog.judge(Instant::now(), heard.last(), false);
         Self {
             ping: http2.ping_pong(),
@@ -55,6 +60,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             watchdog,
             asked: false,
             busy: false,
+            gather: (runtime == RuntimeFlavor::MultiThread).then(Gather::default),
             timer: Box::pin(sleep_until(judge_at)),
             goodbye: None,
         }
@@ -139,6 +145,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.connection.register_driver(cx.waker());
+        let (opened, in_flight) = (this.connection.opened(), this.connection.in_flight());
+        if let Some(gather) = &mut this.gather
+            && gather.steps_back(opened, in_flight, Instant::now)
+        {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if Phase::Closing <= this.connection.phase() {
             this.probe = None;
             let goodbye = this.goodbye.get_or_insert_with(|| Box::pin(sleep(GOODBYE)));

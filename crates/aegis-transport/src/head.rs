@@ -1,9 +1,8 @@
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue, TE, USER_AGENT};
+use http::header::{CONNECTION, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Uri, Version};
-
-use crate::connection::Connection;
+use http::{HeaderMap, HeaderName, Method, Uri, Version};
 
 const AGENT: &str = concat!("aegis/", env!("CARGO_PKG_VERSION"));
 const OUR_AGENT: HeaderValue = HeaderValue::from_static(AGENT);
@@ -42,30 +41,79 @@ pub(crate) fn fields_size(fields: &HeaderMap) -> usize {
 /// What each field counts beside its name and value.
 const FIELD: usize = 32;
 
-/// The request's head as it goes on the wire, and its body.
-pub(crate) fn split<B>(
-    request: http::Request<B>,
-    connection: &Connection,
-) -> (http::Request<()>, B) {
-    let (mut head, body) = request.into_parts();
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTPS);
-    uri.authority = Some(connection.authority.clone());
-    uri.path_and_query =
-        Some(head.uri.into_parts().path_and_query.unwrap_or(PathAndQuery::from_static("/")));
-    // Scheme, authority and path together always are a URI.
-    head.uri = Uri::from_parts(uri).unwrap_or_default();
-    head.version = Version::HTTP_2;
-    finish_headers(&mut head.headers);
-    // What layers left for each other is not for the wire, and may hold handles.
-    head.extensions.clear();
-    (http::Request::from_parts(head, ()), body)
+/// The head of a request, finished for the wire once for all the times it is sent.
+///
+/// Of the URI only path and query count: `:scheme` is `https`, `:authority` the server name of the node it is sent to.
+/// `te: trailers` and the user agent are set (one that is there is kept, with ours after it), `host` is taken out.
+#[derive(Debug, Clone)]
+pub struct RequestHead {
+    method: Method,
+    path: PathAndQuery,
+    headers: HeaderMap,
 }
 
-fn finish_headers(headers: &mut HeaderMap) {
-    headers.remove(HOST);
-    headers.insert(TE, TRAILERS);
-    let agent = match headers.get(USER_AGENT) {
+impl RequestHead {
+    /// Finishes a head. What layers left for each other in its extensions is not for the wire, and goes.
+    pub fn new(head: Parts) -> Self {
+        let mut headers = head.headers;
+        finish(&mut headers);
+        let path = head.uri.into_parts().path_and_query;
+        Self { method: head.method, path: path.unwrap_or(PathAndQuery::from_static("/")), headers }
+    }
+
+    /// Sets a header field for all the times the head is sent.
+    pub fn insert(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+
+    /// The head of one request to this node.
+    pub(crate) fn to(&self, authority: &Authority) -> http::Request<()> {
+        let mut uri = http::uri::Parts::default();
+        uri.scheme = Some(Scheme::HTTPS);
+        uri.authority = Some(authority.clone());
+        uri.path_and_query = Some(self.path.clone());
+        let mut request = http::Request::new(());
+        *request.method_mut() = self.method.clone();
+        // Scheme, authority and path together always are a URI.
+        *request.uri_mut() = Uri::from_parts(uri).unwrap_or_default();
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// Whether it has a field that HTTP/2 does not allow (RFC 9113 §8.2.2).
+    pub(crate) fn is_malformed(&self) -> bool {
+        NOT_ALLOWED.iter().any(|name| self.headers.contains_key(name))
+    }
+}
+
+/// What concerns a connection, which HTTP/2 says in other ways.
+const NOT_ALLOWED: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Looked through rather than looked up: most heads have two or three fields.
+fn finish(headers: &mut HeaderMap) {
+    let (mut host, mut trailers, mut agent) = (false, false, None);
+    for (name, value) in &*headers {
+        match *name {
+            HOST => host = true,
+            TE => trailers = value == TRAILERS,
+            USER_AGENT => agent = Some(value.clone()),
+            _ => {}
+        }
+    }
+    if host {
+        headers.remove(HOST);
+    }
+    if !trailers {
+        headers.insert(TE, TRAILERS);
+    }
+    let agent = match agent {
         None => OUR_AGENT,
         Some(theirs) => {
             let both = [theirs.as_bytes(), b" ", AGENT.as_bytes()].concat();

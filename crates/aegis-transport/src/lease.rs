@@ -32,6 +32,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let connection = &self.connection;
         if *self.open.get_mut() {
+            connection.let_go();
             connection.count_cancelled();
         }
         connection.give_back();

@@ -74,6 +74,7 @@ pub mod deadline;
 mod dial;
 mod driver;
 mod error;
+mod gather;
 mod greeting;
 mod head;
 mod heard;
@@ -106,6 +107,7 @@ pub use error::{DialError, Unavailable};
 // The next two: for the other end of a connection, in aegis-node.
 #[doc(hidden)]
 pub use greeting::HeaderList;
+pub use head::RequestHead;
 #[doc(hidden)]
 pub use heard::{Heard, Inspected};
 pub use lane::{Lane, Taken};

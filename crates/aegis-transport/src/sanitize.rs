@@ -4,7 +4,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 use tonic::metadata::MetadataMap;
 
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const DETAILS: &str = "grpc-status-details-bin";
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// What `PROTOCOL-HTTP2.md` has a status message escape: all but printable ASCII, and the percent sign.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -14,18 +14,23 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 ///
 /// Broken details are removed; of a broken message stays what can be read.
 pub(crate) fn sanitize(headers: &mut HeaderMap) {
+    // Looked through, since most have neither, and few others.
+    if !headers.keys().any(|name| *name == MESSAGE || *name == DETAILS) {
+        return;
+    }
     if let Entry::Occupied(mut message) = headers.entry(MESSAGE)
         && let Some(mended) = mended(message.get())
     {
         message.insert(mended);
     }
-    if headers.contains_key(DETAILS) {
+    if headers.contains_key(&DETAILS) {
         // Asked of tonic itself, so that it is what its own decoder takes.
         let metadata = MetadataMap::from_headers(std::mem::take(headers));
-        let broken = metadata.get_bin(DETAILS).is_some_and(|details| details.to_bytes().is_err());
+        let broken =
+            metadata.get_bin(DETAILS.as_str()).is_some_and(|details| details.to_bytes().is_err());
         *headers = metadata.into_headers();
         if broken {
-            headers.remove(DETAILS);
+            headers.remove(&DETAILS);
         }
     }
 }

@@ -6,14 +6,15 @@ use std::task::Poll;
 
 use aegis_core::{Address, NodeId};
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::{ResponseFuture, SendRequest};
-use http::StatusCode;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
 use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
 use crate::call_error::{CallError, Cause};
-use crate::head::{size, split};
+use crate::connection::Connection;
+use crate::head::{RequestHead, size};
 use crate::lease::Lease;
 use crate::pulse::Pulse;
 use crate::pump::{Pump, Pumped};
@@ -78,29 +79,42 @@ impl Slot {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let (head, body) = request.into_parts();
+        self.send_head(&RequestHead::new(head), |_| {}, body).await
+    }
+
+    /// The same for a request whose head is made already and may be sent more than once.
+    ///
+    /// `finish` has the last word on the fields of this one, before their length is looked at.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_head<B>(
+        self,
+        head: &RequestHead,
+        finish: impl FnOnce(&mut HeaderMap),
+        mut body: B,
+    ) -> Result<http::Response<ResponseBody>, CallError>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         let lease = self.lease;
         let connection = &lease.connection;
         let fail = |cause| CallError::new(&connection.node, &connection.address, cause);
         // Before the body is touched: a caller can send it again only as long as nobody has.
-        let Some(mut sender) = connection.sender() else {
+        if !connection.is_open() {
             return Err(fail(Cause::SlotLost));
-        };
-        let (head, mut body) = split(request, connection);
-        let size = size(&head);
-        let longest = connection.longest_head;
-        if longest < size {
-            return Err(fail(Cause::LongHead { size, longest }));
         }
         let start = poll_fn(|cx| Poll::Ready(Start::of(&mut body, cx)))
             .await
             .map_err(|status| fail(Cause::RequestBody(status)))?;
-        let whole = matches!(start, Start::Empty);
-        let (response, stream) = match sender.send_request(head, whole) {
-            Ok(streams) => streams,
-            Err(error) => return Err(fail(refused(sender, error).await)),
-        };
-        // A handle that lives on would keep an unused connection open.
-        drop(sender);
+        let (response, stream) = open(connection, head, finish, &start).map_err(fail)?;
         lease.opened();
         let mut pump = start.go_on(body, stream, connection);
         let mut response = answer(response, &mut pump).await.map_err(|cause| match cause {
@@ -167,9 +181,22 @@ where
     .await
 }
 
-/// Why h2 refused to open a stream: the connection is on its way out, or the request is no HTTP/2 request.
-async fn refused(mut sender: SendRequest<Bytes>, error: h2::Error) -> Cause {
-    let usable =
-        poll_fn(|cx| Poll::Ready(!matches!(sender.poll_ready(cx), Poll::Ready(Err(_))))).await;
-    if usable { Cause::Request(error) } else { Cause::SlotLost }
+/// Opens the stream of a request.
+fn open(
+    connection: &Connection,
+    head: &RequestHead,
+    finish: impl FnOnce(&mut HeaderMap),
+    start: &Start,
+) -> Result<(ResponseFuture, SendStream<Bytes>), Cause> {
+    let mut request = head.to(&connection.authority);
+    finish(request.headers_mut());
+    let size = size(&request);
+    let longest = connection.longest_head;
+    if longest < size {
+        return Err(Cause::LongHead { size, longest });
+    }
+    connection.open(request, matches!(start, Start::Empty)).map_err(|refused| match refused {
+        Some(error) if head.is_malformed() => Cause::Request(error),
+        _ => Cause::SlotLost,
+    })
 }
