@@ -85,6 +85,15 @@ impl News {
 }
 
 impl Attempts<'_> {
+    /// Gets a slot for a call that nobody has had yet, if there is one now.
+    pub(crate) fn first_choice(&self) -> Result<Option<Picked>, Ended> {
+        if self.last.is_some() {
+            return Ok(None);
+        }
+        self.call.service().pool.check_under_way()?;
+        Ok(self.call.pick(&[]).ok())
+    }
+
     /// Gets a slot, waiting where that may help.
     pub(crate) async fn acquire(&mut self) -> Result<Picked, Ended> {
         let mut rested = false;

@@ -1,4 +1,3 @@
-use std::pin::pin;
 use std::time::Duration;
 
 use aegis_core::NodeId;
@@ -58,17 +57,21 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    pub(crate) async fn run(mut self) -> Result<(Response<ResponseBody>, Measure), Ended> {
+    pub(crate) async fn run(&mut self) -> Result<(Response<ResponseBody>, Measure), Ended> {
         // Asked once: a pool that is closed from now on waits for this call.
         if self.call.service().pool.is_closed() {
             return Err(Error::Closed.into());
         }
         loop {
-            let picked = self.acquire().await?;
+            // Almost always somebody is there at once; waiting takes much more room.
+            let (picked, began) = match self.first_choice()? {
+                Some(picked) => (picked, self.call.started),
+                None => (Box::pin(self.acquire()).await?, Instant::now()),
+            };
             let Some(body) = self.call.replay.attempt() else {
                 return Err(self.out_of_providers());
             };
-            match self.attempt(picked, body).await {
+            match self.attempt(picked, body, began).await {
                 Ok(answer) => {
                     self.call.replay.settle();
                     return Ok(answer);
@@ -83,6 +86,7 @@ impl<'a> Attempts<'a> {
         &mut self,
         picked: Picked,
         body: replay::Attempt,
+        began: Instant,
     ) -> Result<(Response<ResponseBody>, Measure), Failed> {
         let Picked { slot, provider } = picked;
         let counts = &self.call.service().counts;
@@ -90,7 +94,6 @@ impl<'a> Attempts<'a> {
         if let Some(last) = &self.last {
             Counts::add(if last.how.was_sent() { &counts.retries } else { &counts.moved });
         }
-        let began = Instant::now();
         self.sent += 1;
         let attempt = Attempt {
             node_id: provider.node_id().clone(),
@@ -100,19 +103,18 @@ impl<'a> Attempts<'a> {
             began,
         };
         let mut measure = provider.begin(began);
-        let request = self.call.request(body, self.processed);
-        let outcome = if self.call.policy.idempotent {
+        let pulse = self.call.policy.idempotent.then(|| slot.pulse());
+        let sent = self.call.send(slot, body, self.processed);
+        let outcome = if let Some(pulse) = &pulse {
             self.stage.answer(attempt.clone());
-            let pulse = slot.pulse();
-            let sent = pin!(slot.send(request));
             tokio::select! {
                 biased;
                 outcome = sent => judge(outcome),
-                status = self.given_up(&attempt, &pulse) => Err(Failed::left(status)),
+                status = Box::pin(self.given_up(&attempt, pulse)) => Err(Failed::left(status)),
             }
         } else {
             self.stage.answer(attempt);
-            judge(slot.send(request).await)
+            judge(sent.await)
         };
         measure.finish(
             outcome.as_ref().map_or_else(Failed::outcome, |_| Outcome::Answered),

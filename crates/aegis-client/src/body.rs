@@ -123,6 +123,7 @@ impl Body for Held {
         let mut frame = ready!(this.body.poll_frame(cx));
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
+            && trailers.keys().any(|name| *name == REFUSED_HEADER)
         {
             // It means nothing here, and would mean something where a handler passes the status on.
             trailers.remove(REFUSED_HEADER);

@@ -4,8 +4,8 @@ use std::time::Duration;
 use aegis_core::NodeId;
 use aegis_transport::deadline::Deadline;
 use aegis_transport::timeout::{self, GRPC_TIMEOUT};
-use http::request::Parts;
-use http::{HeaderName, Request, Response};
+use aegis_transport::{CallError, RequestHead, Slot};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -33,7 +33,7 @@ const CLOSE: Duration = Duration::from_millis(5);
 pub(crate) struct Call {
     under_way: UnderWay,
     pin: Option<Arc<OnceLock<Arc<Provider>>>>,
-    head: Parts,
+    head: RequestHead,
     pub(crate) replay: Replay,
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Deadline>,
@@ -49,25 +49,25 @@ impl Call {
     pub(crate) fn new(channel: &ServiceChannel, request: Request<Body>) -> Result<Self, Status> {
         let (mut head, body) = request.into_parts();
         let marks = Marks::of(&head.extensions);
-        // They are of this process and would only be copied with each attempt.
-        head.extensions.clear();
         head.headers.insert(SERVICE_HEADER, channel.service.header.clone());
         let mut policy = channel.policies.of(head.uri.path());
         policy.idempotent |= marks.idempotent;
         let own = timeout::parse(&head.headers)?.map(Deadline::after);
         let inherited =
             deadline::inherited().filter(|_| !marks.without_inherited_deadline).map(Deadline::from);
+        let deadline =
+            own.into_iter().chain(inherited).min().or_else(|| policy.deadline.map(Deadline::after));
+        if deadline.is_some() {
+            // Each attempt puts what is left in this place.
+            head.headers.insert(GRPC_TIMEOUT, HeaderValue::from_static("0n"));
+        }
         Ok(Self {
             under_way: UnderWay::begin(&channel.service),
             pin: channel.pin.clone(),
-            head,
+            head: RequestHead::new(head),
             replay: Replay::new(body),
             started: Instant::now(),
-            deadline: own
-                .into_iter()
-                .chain(inherited)
-                .min()
-                .or_else(|| policy.deadline.map(Deadline::after)),
+            deadline,
             limit: channel.limit,
             policy,
             wait_ready: marks.wait_ready,
@@ -78,21 +78,23 @@ impl Call {
     ///
     /// # Cancel safety
     /// Dropping the future resets the request's stream.
-    pub(crate) async fn run(self) -> Result<Response<ResponseBody>, Status> {
+    pub(crate) async fn run(&mut self) -> Result<Response<ResponseBody>, Status> {
         let stage = Stage::default();
         if self.deadline.is_some_and(Deadline::has_passed) {
-            return Err(stage.deadline_passed(&self).into_status(stage));
+            return Err(stage.deadline_passed(self).into_status(stage));
         }
+        let mut attempts = Attempts::new(self, &stage);
         let outcome = tokio::select! {
             biased;
             // Time first: a call must not take, when its own time is over, the slot of one that ends with it.
             status = self.expired(&stage) => Err(status),
-            outcome = Attempts::new(&self, &stage).run() => outcome,
+            outcome = attempts.run() => outcome,
         };
         match outcome {
             Ok((answer, measure)) => {
-                let Self { deadline, under_way, .. } = self;
                 let attempt = stage.into_attempt();
+                let under_way = self.under_way.hand_over();
+                let deadline = self.deadline;
                 Ok(answer
                     .map(|body| ResponseBody::new(body, deadline, attempt, under_way, measure)))
             }
@@ -101,7 +103,7 @@ impl Call {
                 if ended.status.code() == Code::Cancelled
                     && self.deadline.is_some_and(|it| it.remaining() <= CLOSE) =>
             {
-                Err(stage.deadline_passed(&self).into_status(stage))
+                Err(stage.deadline_passed(self).into_status(stage))
             }
             Err(ended) => Err(ended.into_status(stage)),
         }
@@ -113,14 +115,16 @@ impl Call {
             deadline.passed().await;
             return stage.deadline_passed(self);
         }
+        let mut slept_until = None;
         while let Some(limit) = self.limit.towards(stage.is_foreign()) {
             let since = self.replay.progress().unwrap_or(self.started);
             // A limit beyond what the clock can say is none.
             let Some(at) = since.checked_add(limit) else { break };
-            if at <= Instant::now() {
+            if slept_until.is_some_and(|slept| at <= slept) {
                 return stage.limit_passed(self, limit);
             }
             tokio::time::sleep_until(at).await;
+            slept_until = Some(at);
         }
         std::future::pending().await
     }
@@ -183,15 +187,21 @@ impl Call {
         self.pin.as_ref()?.get()
     }
 
-    /// The request for one attempt, with what is left of the deadline, and after how many that may have been processed.
-    pub(crate) fn request(&self, body: Attempt, processed: u32) -> Request<Attempt> {
-        let mut head = self.head.clone();
-        if 0 < processed {
-            head.headers.insert(PREVIOUS_ATTEMPTS, processed.into());
-        }
-        if let Some(deadline) = self.deadline {
-            head.headers.insert(GRPC_TIMEOUT, timeout::encode(deadline.remaining()));
-        }
-        Request::from_parts(head, body)
+    /// Sends an attempt, after how many that may have been processed.
+    pub(crate) async fn send(
+        &self,
+        slot: Slot,
+        body: Attempt,
+        processed: u32,
+    ) -> Result<Response<aegis_transport::ResponseBody>, CallError> {
+        let finish = |headers: &mut HeaderMap| {
+            if 0 < processed {
+                headers.insert(PREVIOUS_ATTEMPTS, processed.into());
+            }
+            if let Some(deadline) = self.deadline {
+                headers.insert(GRPC_TIMEOUT, timeout::encode(deadline.remaining()));
+            }
+        };
+        slot.send_head(&self.head, finish, body).await
     }
 }

@@ -195,8 +195,11 @@ impl TowerService<http::Request<Body>> for ServiceChannel {
 
     fn call(&mut self, request: http::Request<Body>) -> ResponseFuture {
         // Read here and not in the future: the caller's task has the inherited deadline, whoever polls.
-        let call = Call::new(self, request);
-        ResponseFuture { inner: Box::pin(async move { call?.run().await }) }
+        let inner = match Call::new(self, request) {
+            Ok(mut call) => Inner::Call(Box::pin(async move { call.run().await })),
+            Err(status) => Inner::Refused(Some(status)),
+        };
+        ResponseFuture { inner }
     }
 }
 
@@ -204,14 +207,26 @@ impl TowerService<http::Request<Body>> for ServiceChannel {
 /// have acted on it.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
-    inner: Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>,
+    inner: Inner,
+}
+
+enum Inner {
+    Call(Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>),
+    /// What is no request of gRPC; `None` once that is said.
+    Refused(Option<Status>),
 }
 
 impl Future for ResponseFuture {
     type Output = Result<http::Response<ResponseBody>, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(cx)
+        match &mut self.inner {
+            Inner::Call(call) => call.as_mut().poll(cx),
+            Inner::Refused(status) => match status.take() {
+                Some(status) => Poll::Ready(Err(status)),
+                None => Poll::Pending,
+            },
+        }
     }
 }
 

@@ -91,7 +91,8 @@ pub(crate) fn judge(
     let mut answer = outcome?;
     // The mark is taken off in any case: a handler that passes the answer on would say of its own call that it was never
     // processed.
-    let mark = answer.headers_mut().remove(REFUSED_HEADER);
+    let is_marked = answer.headers().keys().any(|name| *name == REFUSED_HEADER);
+    let mark = is_marked.then(|| answer.headers_mut().remove(REFUSED_HEADER)).flatten();
     if !answer.body().is_end_stream() {
         return Ok(answer);
     }

@@ -233,6 +233,8 @@ impl Drop for Shared {
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     pub(crate) service: Arc<Service>,
+    /// Whether this is what the pool has counted.
+    counted: bool,
 }
 
 impl UnderWay {
@@ -240,12 +242,21 @@ impl UnderWay {
         // Counted before the pool is asked whether it is closed, so that closing misses no call.
         service.pool.under_way.fetch_add(1, Ordering::SeqCst);
         service.counts.calls.fetch_add(1, Ordering::Relaxed);
-        Self { service: Arc::clone(service) }
+        Self { service: Arc::clone(service), counted: true }
+    }
+
+    /// Lets the other one stand for the call, which goes on.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        let counted = std::mem::take(&mut self.counted);
+        Self { service: Arc::clone(&self.service), counted }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        if !self.counted {
+            return;
+        }
         let pool = &self.service.pool;
         if pool.under_way.fetch_sub(1, Ordering::SeqCst) == 1 && pool.is_closed() {
             pool.idle.notify_waiters();

@@ -107,11 +107,14 @@ async fn many_small_events_to_a_slow_reader_cost_nobody_anything() {
         .body(Body::empty())
         .unwrap();
     let mut events = Box::pin(channel.call(request).await.unwrap().into_body());
-    let (mut bytes, all) = (0, scaled(4_000, 100_000) * (5 + usize::from(EVENT)));
-    while bytes < all {
+    let (mut bytes, mut frames, all) = (0, 0, scaled(12_000, 100_000));
+    while bytes < all * (5 + usize::from(EVENT)) {
         bytes += events.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        frames += 1;
         sleep(SECOND / 1_000).await;
     }
+    // Were each event given back to the window by itself, they would be cut ever smaller.
+    assert!(frames <= all + all / 50, "{all} events came in {frames} frames");
     assert_eq!(send(&story.identity, timed("1", SECOND)).await.unwrap(), "a");
     drop(events);
     story.end().await;
