@@ -1,7 +1,7 @@
 //! The answer to a call, from its head to its trailers, as fast as the caller takes it.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -31,25 +31,25 @@ impl From<h2::Error> for Gone {
     }
 }
 
-/// Writes an answer to its end, or as far as somebody takes it.
-pub(crate) async fn write(
+/// Sends what is ready of an answer, which of a unary call is all of it; gives back what is not.
+pub(crate) fn begin(
     response: Response<Body>,
-    respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
     shared: &Shared,
-    end: &mut End<'_>,
-) {
+    cx: &mut Context<'_>,
+) -> Option<Rest> {
     // Nobody is left to hear of a stream that broke while its answer was written.
-    drop(try_write(response, respond, shared, end).await);
+    try_begin(response, respond, shared, cx).unwrap_or(None)
 }
 
-async fn try_write(
+fn try_begin(
     response: Response<Body>,
-    mut respond: SendResponse<Bytes>,
+    respond: &mut SendResponse<Bytes>,
     shared: &Shared,
-    end: &mut End<'_>,
-) -> Result<(), Gone> {
+    cx: &mut Context<'_>,
+) -> Result<Option<Rest>, Gone> {
     let header_bytes = shared.longest_head();
-    let (mut head, body) = match too_long(response.headers(), header_bytes) {
+    let (mut head, mut body) = match too_long(response.headers(), header_bytes) {
         Some(status) => status.into_http(),
         None => response,
     }
@@ -58,49 +58,79 @@ async fn try_write(
     let head = Response::from_parts(head, ());
     if body.is_end_stream() {
         respond.send_response(head, true)?;
-        return Ok(());
+        return Ok(None);
     }
-    let mut body = pin!(body);
-    let mut poll_once = |cx: &mut Context<'_>| caught(|| body.as_mut().poll_frame(cx));
-    // What is ready now goes out with the head: for a unary call that is all of it.
-    let first = poll_fn(|cx| Poll::Ready(poll_once(cx))).await;
-    let small = matches!(&first, Poll::Ready(Ok(Some(Ok(frame)))) if frame.data_ref().is_some_and(|data| data.len() <= QUEUED_WITH_HEAD));
-    let second = if small { poll_fn(|cx| Poll::Ready(poll_once(cx))).await } else { Poll::Pending };
+    let mut poll = || caught(|| Pin::new(&mut body).poll_frame(cx));
+    let first = poll();
+    let is_small = |data: &Bytes| data.len() <= QUEUED_WITH_HEAD;
+    let small = matches!(&first, Poll::Ready(Ok(Some(Ok(frame)))) if frame.data_ref().is_some_and(is_small));
+    let second = if small { poll() } else { Poll::Pending };
 
     let stream = respond.send_response(head, false)?;
     let mut writer = Writer { stream, check: LengthCheck::new(shared.message_bytes), header_bytes };
+    let mut waiting = None;
     for polled in [first, second] {
-        if let Poll::Ready(polled) = polled
-            && writer.step(polled, end, small).await?
-        {
-            return Ok(());
+        let Poll::Ready(polled) = polled else { continue };
+        match writer.take(polled)? {
+            Step::Ended => return Ok(None),
+            Step::Next => {}
+            Step::Send(data) if small && is_small(&data) => writer.stream.send_data(data, false)?,
+            Step::Send(data) => waiting = Some(data),
         }
     }
-    let mut yielded = false;
-    loop {
-        let next = poll_fn(|cx| {
-            // A body that is always ready must neither keep others from running nor its own end from being seen.
-            let Poll::Ready(coop) = poll_proceed(cx) else {
-                yielded = true;
-                return Poll::Pending;
-            };
-            if std::mem::take(&mut yielded)
-                && let Poll::Ready(status) = end.poll(cx)
+    Ok(Some(Rest { body, writer, held: waiting }))
+}
+
+/// What is left of an answer once its first part is sent.
+pub(crate) struct Rest {
+    body: Body,
+    writer: Writer,
+    /// What waits for the caller to take it.
+    held: Option<Bytes>,
+}
+
+impl Rest {
+    /// Writes the answer to its end, or as far as somebody takes it.
+    pub(crate) async fn write(mut self, end: &mut End<'_>) {
+        // As in `begin`.
+        drop(self.try_write(end).await);
+    }
+
+    async fn try_write(&mut self, end: &mut End<'_>) -> Result<(), Gone> {
+        let Self { body, writer, held } = self;
+        loop {
+            if let Some(data) = held.take()
+                && let Some(status) = writer.send(data, end).await?
             {
-                return Poll::Ready(Ok(Err(status)));
+                return writer.finish(&status);
             }
-            if writer.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Gone));
+            let mut yielded = false;
+            let next = poll_fn(|cx| {
+                // A body that is always ready must neither keep others from running nor its own end from being seen.
+                let Poll::Ready(coop) = poll_proceed(cx) else {
+                    yielded = true;
+                    return Poll::Pending;
+                };
+                if std::mem::take(&mut yielded)
+                    && let Poll::Ready(status) = end.poll(cx)
+                {
+                    return Poll::Ready(Ok(Err(status)));
+                }
+                if writer.stream.poll_reset(cx).is_ready() {
+                    return Poll::Ready(Err(Gone));
+                }
+                if let Poll::Ready(polled) = caught(|| Pin::new(&mut *body).poll_frame(cx)) {
+                    coop.made_progress();
+                    return Poll::Ready(Ok(polled));
+                }
+                end.poll(cx).map(|status| Ok(Err(status)))
+            });
+            let polled = next.await?;
+            match writer.take(polled)? {
+                Step::Ended => return Ok(()),
+                Step::Next => {}
+                Step::Send(data) => *held = Some(data),
             }
-            if let Poll::Ready(polled) = caught(|| body.as_mut().poll_frame(cx)) {
-                coop.made_progress();
-                return Poll::Ready(Ok(polled));
-            }
-            end.poll(cx).map(|status| Ok(Err(status)))
-        });
-        let polled = next.await?;
-        if writer.step(polled, end, false).await? {
-            return Ok(());
         }
     }
 }
@@ -114,40 +144,42 @@ struct Writer {
     header_bytes: usize,
 }
 
+/// What is to be done after a poll of a body.
+enum Step {
+    Ended,
+    Next,
+    Send(Bytes),
+}
+
 impl Writer {
-    /// Writes what a poll brought; true at the end of the answer.
-    async fn step(&mut self, polled: Polled, end: &mut End<'_>, queue: bool) -> Result<bool, Gone> {
+    /// Takes what a poll brought; sends what needs no window.
+    fn take(&mut self, polled: Polled) -> Result<Step, Gone> {
         let frame = match polled {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(status))) | Err(status) => return self.finish(&status),
+            Ok(Some(Err(status))) | Err(status) => {
+                self.finish(&status)?;
+                return Ok(Step::Ended);
+            }
             Ok(None) => {
                 self.stream.send_data(Bytes::new(), true)?;
-                return Ok(true);
+                return Ok(Step::Ended);
             }
         };
         let frame = match frame.into_data() {
             Ok(data) => {
                 if let Err(length) = self.check.pass(&data) {
                     let status = self.check.too_long(length);
-                    return self.finish(&status);
+                    self.finish(&status)?;
+                    return Ok(Step::Ended);
                 }
-                if queue && data.len() <= QUEUED_WITH_HEAD {
-                    self.stream.send_data(data, false)?;
-                    return Ok(false);
-                }
-                return match self.send(data, end).await? {
-                    Some(status) => self.finish(&status),
-                    None => Ok(false),
-                };
+                return Ok(Step::Send(data));
             }
             Err(frame) => frame,
         };
-        if let Ok(mut trailers) = frame.into_trailers() {
-            trim(&mut trailers, self.header_bytes);
-            self.stream.send_trailers(trailers)?;
-            return Ok(true);
-        }
-        Ok(false)
+        let Ok(mut trailers) = frame.into_trailers() else { return Ok(Step::Next) };
+        trim(&mut trailers, self.header_bytes);
+        self.stream.send_trailers(trailers)?;
+        Ok(Step::Ended)
     }
 
     /// Sends data as fast as the caller takes it; a status where the call ended first.
@@ -179,14 +211,14 @@ impl Writer {
     }
 
     /// Ends the answer with a status in its trailers.
-    fn finish(&mut self, status: &Status) -> Result<bool, Gone> {
+    fn finish(&mut self, status: &Status) -> Result<(), Gone> {
         let mut trailers = http::HeaderMap::new();
         if status.add_header(&mut trailers).is_err() {
             self.stream.send_reset(Reason::INTERNAL_ERROR);
-            return Ok(true);
+            return Ok(());
         }
         trim(&mut trailers, self.header_bytes);
         self.stream.send_trailers(trailers)?;
-        Ok(true)
+        Ok(())
     }
 }

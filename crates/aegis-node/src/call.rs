@@ -4,9 +4,9 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use aegis_client::REFUSED_HEADER;
 use aegis_transport::timeout;
@@ -18,86 +18,129 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::answer::write;
+use crate::answer;
 use crate::connection::Shared;
 use crate::dispatch::Refusal;
 use crate::end::{End, late};
-use crate::handler::Handler;
+use crate::handler::{Handler, HandlerFuture};
 use crate::message::Limited;
 use crate::request_body::RequestBody;
 
-/// Serves one request, which has arrived at that moment, to its end.
+/// One call until its end. Dropping it resets the stream.
+pub(crate) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Makes the call of a request that has arrived at that moment.
 ///
-/// Dropping the future resets the stream.
-pub(crate) async fn serve(
+/// Nothing of the handler's runs here, and what the future holds is kept small: it is allocated and moved for each call.
+pub(crate) fn serve(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     handler: Result<Handler, Refusal>,
     shared: Arc<Shared>,
     arrived: Instant,
-) {
-    let shared = &*shared;
+) -> Call {
     let deadline = match timeout::parse(request.headers()) {
         Ok(timeout) => timeout.and_then(|timeout| arrived.checked_add(timeout)),
         Err(error) => {
             let answer = Status::invalid_argument(error.to_string()).into_http();
-            return write(answer, respond, shared, &mut End::new(None, shared)).await;
+            return Box::pin(run(Answering::known(answer), respond, shared, None));
         }
     };
-    // Pinned here, since a future of this size is not moved for nothing.
-    let call = pin!(run(request, respond, handler, shared, deadline));
-    match deadline {
-        // Calls that the handler or its stream makes end with the call they are made for.
-        Some(deadline) => aegis_client::deadline::scope(deadline.into_std(), call).await,
-        None => call.await,
-    }
-}
-
-/// Runs the handler and writes its answer.
-async fn run(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    handler: Result<Handler, Refusal>,
-    shared: &Shared,
-    deadline: Option<Instant>,
-) {
-    let mut end = End::new(deadline, shared);
-    let response = match handler {
-        Err(refusal) => refusal.into_response(),
-        // Nobody waits for what a handler would do now.
-        Ok(_) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => late().into_http(),
-        Ok(mut handler) => {
+    let answering = match handler {
+        Err(refusal) => Answering::known(refusal.into_response()),
+        Ok(handler) => {
             let mut request = request.map(|stream| {
                 Body::new(Limited::new(RequestBody::new(stream), shared.message_bytes))
             });
             shared.describe(request.extensions_mut());
-            // Inside an async block, since `call` itself may panic.
-            let answer = async move { tower_service::Service::call(&mut handler, request).await };
-            let mut answer = pin!(answer);
-            let ended = poll_fn(|cx| {
-                if let Poll::Ready(answer) = caught(|| answer.as_mut().poll(cx)) {
-                    return Poll::Ready(Some(answer.map_or_else(Status::into_http, handled)));
-                }
-                if let Poll::Ready(status) = end.poll(cx) {
-                    return Poll::Ready(Some(status.into_http()));
-                }
-                respond.poll_reset(cx).map(|_| None)
-            });
-            match ended.await {
-                Some(response) => response,
-                // The caller is gone: the handler is dropped with this future.
-                None => return,
-            }
+            Answering::by(handler, request)
         }
     };
-    write(response, respond, shared, &mut end).await;
+    let call = run(answering, respond, shared, deadline);
+    match deadline {
+        // Calls that the handler or its stream makes end with the call they are made for.
+        Some(deadline) => Box::pin(aegis_client::deadline::scope(deadline.into_std(), call)),
+        None => Box::pin(call),
+    }
+}
+
+async fn run(
+    mut answering: Answering,
+    mut respond: SendResponse<Bytes>,
+    shared: Arc<Shared>,
+    deadline: Option<Instant>,
+) {
+    let shared = &*shared;
+    let mut end = End::new(deadline, shared);
+    let rest = poll_fn(|cx| {
+        let response = match answering.poll(cx, deadline) {
+            Poll::Ready(response) => response,
+            Poll::Pending => match end.poll(cx) {
+                Poll::Ready(status) => status.into_http(),
+                // The caller is gone, and the handler is dropped with this future.
+                Poll::Pending => return respond.poll_reset(cx).map(|_| None),
+            },
+        };
+        Poll::Ready(answer::begin(response, &mut respond, shared, cx))
+    });
+    if let Some(rest) = rest.await {
+        // Of its own, since most calls have none.
+        Box::pin(rest.write(&mut end)).await;
+    }
+}
+
+/// Where an answer comes from.
+enum Answering {
+    Handler {
+        answer: HandlerFuture,
+        began: bool,
+    },
+    /// It needs none; `None` once it is taken.
+    Known(Option<Box<Response<Body>>>),
+}
+
+impl Answering {
+    fn known(response: Response<Body>) -> Self {
+        Self::Known(Some(Box::new(response)))
+    }
+
+    fn by(mut handler: Handler, request: Request<Body>) -> Self {
+        // It copies a service of the user's, which may panic.
+        match caught(|| Poll::Ready(tower_service::Service::call(&mut handler, request))) {
+            Poll::Ready(Ok(answer)) => Self::Handler { answer, began: false },
+            Poll::Ready(Err(status)) => Self::known(status.into_http()),
+            Poll::Pending => Self::Known(None),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<Response<Body>> {
+        let (answer, began) = match self {
+            Self::Handler { answer, began } => (answer, began),
+            Self::Known(response) => {
+                return match response.take() {
+                    Some(response) => Poll::Ready(*response),
+                    None => Poll::Pending,
+                };
+            }
+        };
+        // Nobody waits for what a handler would do now.
+        if !*began && deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Poll::Ready(late().into_http());
+        }
+        *began = true;
+        let polled = caught(|| Pin::new(answer).poll(cx));
+        polled.map(|answer| answer.map_or_else(Status::into_http, handled))
+    }
 }
 
 /// A handler that passes on the status of a call of its own must not pass on that *that* call was never processed:
 /// its caller would take it for its own, and make the call again.
 fn handled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
     let Ok(mut response) = answer;
-    response.headers_mut().remove(REFUSED_HEADER);
+    // Looked through first: most answers have two or three fields.
+    if response.headers().keys().any(|name| *name == REFUSED_HEADER) {
+        response.headers_mut().remove(REFUSED_HEADER);
+    }
     response
 }
 

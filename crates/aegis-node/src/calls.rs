@@ -3,7 +3,6 @@
 use std::future::{Future, poll_fn};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::call;
+use crate::call::{self, Call};
 use crate::connection::Shared;
 use crate::in_place::{Budget, Pace, Stopwatch, Took};
 use crate::turn;
@@ -56,15 +55,18 @@ impl Arrived {
     }
 }
 
-/// Calls that were polled in place once and have not ended; dropping it ends them.
+/// Calls that go on in place at the connection's next turn; dropping it ends them.
 ///
-/// They are polled there once more, at the connection's next turn, before they get tasks: what a handler waits for is most
-/// often the message of its request, which comes through this connection's task. Clients that write a request's head and
-/// its message apart, as hyper does, would else have a task for each of their calls.
+/// Those that were polled once and have not ended are polled once more before they get tasks: what a handler waits for is
+/// most often the message of its request, which comes through this connection's task. Clients that write a request's head
+/// and its message apart, as hyper does, would else have a task for each of their calls. And those whose turn has not come
+/// while the budget lasted, where a task would cost more than it saves.
 #[derive(Default)]
 pub(crate) struct Begun {
-    calls: Vec<(Call, Arc<Pace>, Took)>,
-    /// The connection's task has gone to sleep since; it is their turn when something wakes it.
+    calls: Vec<(Call, Arc<Pace>, Option<Took>)>,
+    /// One of them was not polled yet.
+    left: bool,
+    /// The connection's task has let others run since; it is their turn when something wakes it.
     slept: bool,
 }
 
@@ -78,7 +80,16 @@ impl Begun {
         }
     }
 
-    fn push(&mut self, call: Call, pace: Arc<Pace>, took: Took) {
+    /// Whether others should run before more is taken: once each time that the budget did not last for all.
+    pub(crate) fn steps_back(&mut self) -> bool {
+        let left = mem::take(&mut self.left);
+        self.slept |= left;
+        left
+    }
+
+    /// Keeps a call for the next turn, with what its first poll took.
+    fn push(&mut self, call: Call, pace: Arc<Pace>, took: Option<Took>) {
+        self.left |= took.is_none();
         self.calls.push((call, pace, took));
         self.slept = false;
     }
@@ -87,8 +98,6 @@ impl Begun {
 /// The calls that have tasks; dropping it ends them.
 #[derive(Default)]
 pub(crate) struct Calls(JoinSet<()>);
-
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Calls {
     /// Runs what has begun and what has arrived: in place what is likely to be over at once, in a task each what is not.
@@ -102,17 +111,8 @@ impl Calls {
         cx: &mut Context<'_>,
     ) {
         let mut budget = Budget::new(Stopwatch::start());
-        for (call, pace, before) in begun.calls.drain(..) {
-            let rest = if budget.lasts() && pace.is_short(budget.now()) {
-                let rest = poll_once(call, cx);
-                pace.note(before.and(budget.spend()), budget.now());
-                rest
-            } else {
-                Some(call)
-            };
-            if let Some(call) = rest {
-                self.0.spawn(turn::run(Arc::clone(&shared.places), call));
-            }
+        for (call, pace, before) in mem::take(&mut begun.calls) {
+            self.go_on(begun, &mut budget, call, pace, before, shared, cx);
         }
         // A call's time runs from here, also while it waits for its turn.
         let now = Instant::now();
@@ -122,32 +122,64 @@ impl Calls {
                 Ok(route) => (Ok(route.handler.clone()), Some(Arc::clone(&route.pace))),
                 Err(refusal) => (Err(refusal), None),
             };
-            let call = Box::pin(call::serve(request, respond, handler, Arc::clone(shared), now));
+            let call = call::serve(request, respond, handler, Arc::clone(shared), now);
+            if let Some(pace) = pace {
+                self.go_on(begun, &mut budget, call, pace, None, shared, cx);
+                continue;
+            }
             // A refusal runs no handler.
-            if budget.lasts() && pace.as_ref().is_none_or(|pace| pace.is_short(budget.now())) {
-                let rest = poll_once(call, cx);
-                let took = budget.spend();
-                match (rest, pace) {
-                    (None, None) => {}
-                    (None, Some(pace)) => pace.note(took, budget.now()),
-                    (Some(call), Some(pace)) => begun.push(call, pace, took),
-                    (Some(call), None) => {
-                        self.0.spawn(turn::run(Arc::clone(&shared.places), call));
-                    }
-                }
-            } else {
-                match pace.filter(|pace| pace.samples()) {
-                    Some(pace) => {
-                        self.0.spawn(turn::run(Arc::clone(&shared.places), measured(call, pace)))
-                    }
-                    None => self.0.spawn(turn::run(Arc::clone(&shared.places), call)),
-                };
+            let rest = if budget.lasts() { poll_once(call, cx) } else { Some(call) };
+            budget.spend();
+            if let Some(call) = rest {
+                self.spawn(shared, call);
             }
         }
         // A flood of streams that are reset at once must not pile up finished tasks.
         while let Some(joined) = self.0.try_join_next() {
             tell_panic(&joined);
         }
+    }
+
+    /// Polls a call in place, keeps it for the next turn, or gives it a task.
+    #[expect(clippy::too_many_arguments, reason = "what a turn works with, and one of its calls")]
+    fn go_on(
+        &mut self,
+        begun: &mut Begun,
+        budget: &mut Budget,
+        call: Call,
+        pace: Arc<Pace>,
+        before: Option<Took>,
+        shared: &Arc<Shared>,
+        cx: &mut Context<'_>,
+    ) {
+        if !pace.is_short(budget.now()) {
+            if before.is_none() && pace.samples() {
+                self.spawn(shared, measured(call, pace));
+            } else {
+                self.spawn(shared, call);
+            }
+        } else if budget.lasts() {
+            let rest = poll_once(call, cx);
+            let took = budget.spend();
+            match (rest, before) {
+                (Some(call), None) => begun.push(call, pace, Some(took)),
+                (rest, before) => {
+                    pace.note(before.map_or(took, |before| before.and(took)), budget.now());
+                    if let Some(call) = rest {
+                        self.spawn(shared, call);
+                    }
+                }
+            }
+        } else if pace.is_trivial() {
+            begun.push(call, pace, before);
+        } else {
+            self.spawn(shared, call);
+        }
+    }
+
+    fn spawn(&mut self, shared: &Shared, call: impl Future<Output = ()> + Send + 'static) {
+        shared.counters.tasks.add(1);
+        self.0.spawn(turn::run(Arc::clone(&shared.places), call));
     }
 
     /// Waits for a task to end; never ready without one.

@@ -158,9 +158,17 @@ where
                 Stage::Terminated => return Ok(()),
                 Stage::Draining => timer.as_mut().reset(after(Duration::MAX)),
             },
-            open = poll_fn(|cx| match arrived.poll(&mut connection, cx) {
-                Poll::Pending => begun.poll_turn().map(|()| Ok(true)),
-                open @ Poll::Ready(_) => open,
+            open = poll_fn(|cx| {
+                // What was answered is written here.
+                let open = arrived.poll(&mut connection, cx);
+                if matches!(open, Poll::Pending | Poll::Ready(Ok(true))) && begun.steps_back() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                match open {
+                    Poll::Pending => begun.poll_turn().map(|()| Ok(true)),
+                    open @ Poll::Ready(_) => open,
+                }
             }), if !rested => {
                 rested = arrived.is_full();
                 poll_fn(|cx| {

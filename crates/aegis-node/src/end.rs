@@ -2,7 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 use tonic::Status;
 
@@ -10,24 +10,25 @@ use crate::connection::Shared;
 
 /// What ends a call from outside: its deadline, or the server's last word.
 pub(crate) struct End<'a> {
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Option<Instant>,
+    // Made at the first wait, as is the next: most calls never wait.
+    timer: Option<Pin<Box<Sleep>>>,
     // Its token is borrowed, since a clone takes a lock that all calls share.
     shared: &'a Shared,
-    /// Made at the first wait: most calls never wait.
     terminated: Option<Pin<Box<WaitForCancellationFuture<'a>>>>,
 }
 
 impl<'a> End<'a> {
     pub(crate) fn new(deadline: Option<Instant>, shared: &'a Shared) -> Self {
-        let deadline = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
-        Self { deadline, shared, terminated: None }
+        Self { deadline, timer: None, shared, terminated: None }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(late());
+        if let Some(deadline) = self.deadline {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(late());
+            }
         }
         let shared = self.shared;
         let terminated =

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// Polls of this mean length are worth running in place; a task and its wake-ups cost about as much.
 // Code that is not optimized takes several times as long for the same.
 const SHORT: Duration = Duration::from_micros(if cfg!(debug_assertions) { 200 } else { 15 });
+/// Below this mean a task costs more than the call: where the budget does not last for it, it waits for the connection's
+/// next turn.
+const TRIVIAL: Duration = Duration::from_micros(if cfg!(debug_assertions) { 100 } else { 8 });
 /// A call whose polls compute for so long holds a connection up noticeably: one is enough to bar the service.
 const LONG: Duration = Duration::from_micros(500);
 /// So does one that blocks for so long. A shorter one may have waited for its turn on a busy machine.
@@ -53,6 +56,11 @@ impl Pace {
     pub(crate) fn is_short(&self, now: Instant) -> bool {
         self.mean_nanos.load(Ordering::Relaxed) < nanos(SHORT)
             && self.barred_until.load(Ordering::Relaxed) <= self.micros(now)
+    }
+
+    /// Whether a task is more than such a call is worth.
+    pub(crate) fn is_trivial(&self) -> bool {
+        self.mean_nanos.load(Ordering::Relaxed) < nanos(TRIVIAL)
     }
 
     /// Notes the polls of a call, wherever they ran.

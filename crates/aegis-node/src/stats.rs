@@ -19,6 +19,9 @@ pub struct ServerStats {
     pub over_limit: u64,
     /// Calls received, those included that no handler got to see.
     pub calls: u64,
+    /// Calls that got a task of their own; the others were answered on the task of their connection, which only a service
+    /// that answers within microseconds gets.
+    pub tasks: u64,
     /// Calls that the server ended with `UNAVAILABLE`: the time to drain, or the grace of an old connection, was over.
     pub terminated: u64,
     /// Client certificates read: one for each handshake that came to it, refused ones among them, and none for a call.
@@ -46,6 +49,7 @@ pub(crate) struct Counters {
     pub(crate) evicted: Counter,
     pub(crate) over_limit: Counter,
     pub(crate) calls: Counter,
+    pub(crate) tasks: Counter,
     pub(crate) terminated: Counter,
 }
 
@@ -58,6 +62,7 @@ impl Counters {
             evicted: self.evicted.get(),
             over_limit: self.over_limit.get(),
             calls: self.calls.get(),
+            tasks: self.tasks.get(),
             terminated: self.terminated.get(),
             certificates_parsed,
         }
