@@ -78,7 +78,7 @@ fn try_begin(
             Step::Send(data) => waiting = Some(data),
         }
     }
-    Ok(Some(Rest { body, writer, held: waiting }))
+    Ok(Some(Rest { body, writer, held: waiting, ahead: None }))
 }
 
 /// What is left of an answer once its first part is sent.
@@ -87,6 +87,8 @@ pub(crate) struct Rest {
     writer: Writer,
     /// What waits for the caller to take it.
     held: Option<Bytes>,
+    /// What comes after that, if it is there already: one message is made while another is on its way.
+    ahead: Option<Polled>,
 }
 
 impl Rest {
@@ -97,10 +99,10 @@ impl Rest {
     }
 
     async fn try_write(&mut self, end: &mut End<'_>) -> Result<(), Gone> {
-        let Self { body, writer, held } = self;
+        let Self { body, writer, held, ahead } = self;
         loop {
             if let Some(data) = held.take()
-                && let Some(status) = writer.send(data, end).await?
+                && let Some(status) = writer.send(data, body, ahead, end).await?
             {
                 return writer.finish(&status);
             }
@@ -125,7 +127,10 @@ impl Rest {
                 }
                 end.poll(cx).map(|status| Ok(Err(status)))
             });
-            let polled = next.await?;
+            let polled = match ahead.take() {
+                Some(polled) => polled,
+                None => next.await?,
+            };
             match writer.take(polled)? {
                 Step::Ended => return Ok(()),
                 Step::Next => {}
@@ -183,7 +188,13 @@ impl Writer {
     }
 
     /// Sends data as fast as the caller takes it; a status where the call ended first.
-    async fn send(&mut self, mut data: Bytes, end: &mut End<'_>) -> Result<Option<Status>, Gone> {
+    async fn send(
+        &mut self,
+        mut data: Bytes,
+        body: &mut Body,
+        ahead: &mut Option<Polled>,
+        end: &mut End<'_>,
+    ) -> Result<Option<Status>, Gone> {
         while !data.is_empty() {
             self.stream.reserve_capacity(data.len());
             let mut room = self.stream.capacity();
@@ -196,6 +207,11 @@ impl Writer {
                         Poll::Ready(Some(Ok(room))) => return Poll::Ready(Ok(Ok(room))),
                         Poll::Ready(_) => return Poll::Ready(Err(Gone)),
                         Poll::Pending => {}
+                    }
+                    if ahead.is_none()
+                        && let Poll::Ready(polled) = caught(|| Pin::new(&mut *body).poll_frame(cx))
+                    {
+                        *ahead = Some(polled);
                     }
                     end.poll(cx).map(|status| Ok(Err(status)))
                 });
