@@ -36,6 +36,14 @@ impl LengthCheck {
             let skip = self.rest.min(piece.len());
             self.rest -= skip;
             piece = piece.get(skip..).unwrap_or_default();
+            // The common case of small messages, of which a piece holds hundreds: a whole prefix.
+            if self.filled == 0
+                && let Some((&prefix, after)) = piece.split_first_chunk::<PREFIX>()
+            {
+                self.rest = self.length(prefix)?;
+                piece = after;
+                continue;
+            }
             let Some((&byte, after)) = piece.split_first() else { return Ok(()) };
             if let Some(slot) = self.prefix.get_mut(self.filled) {
                 *slot = byte;
@@ -43,16 +51,16 @@ impl LengthCheck {
             self.filled += 1;
             piece = after;
             if self.filled == PREFIX {
-                let [_, a, b, c, d] = self.prefix;
-                let length =
-                    usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-                if self.limit < length {
-                    return Err(length);
-                }
-                self.rest = length;
+                self.rest = self.length(self.prefix)?;
                 self.filled = 0;
             }
         }
+    }
+
+    /// The length that a prefix tells; as an error where that is too much.
+    fn length(&self, [_, a, b, c, d]: [u8; PREFIX]) -> Result<usize, usize> {
+        let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+        if self.limit < length { Err(length) } else { Ok(length) }
     }
 
     pub(crate) fn too_long(&self, length: usize) -> Status {

@@ -88,6 +88,34 @@ async fn an_answer_that_nobody_reads_ends_with_its_deadline() {
     }
 }
 
+/// What was left to HTTP/2 while the caller read along comes first, a mebibyte at most, and then the end.
+#[tokio::test]
+async fn an_answer_that_is_read_no_further_ends_with_its_deadline_all_the_same() {
+    const WINDOW: usize = 65_535;
+    let (mesh, server, _lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    let mut request = post("Big");
+    request.headers_mut().insert("grpc-timeout", "500m".parse().unwrap());
+    let began = Instant::now();
+    let mut body = peer.send(request, Bytes::new()).await.unwrap().into_body();
+    let mut length = 0;
+    while length < 2 * WINDOW {
+        let piece = body.data().await.unwrap().unwrap();
+        length += piece.len();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+    }
+    tokio::time::sleep_until((began + Duration::from_millis(700)).into()).await;
+    peer.ask().await;
+    while let Some(piece) = timeout(LIMIT, body.data()).await.expect("the call hangs") {
+        let piece = piece.unwrap();
+        length += piece.len();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+    }
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!(trailers["grpc-status"], "4");
+    assert!(length <= 4 * WINDOW + (1 << 20), "{length} bytes came");
+}
+
 #[tokio::test]
 async fn many_small_messages_to_a_slow_handler_stop_nobody_else() {
     let (mesh, server, _lab) = node(Limits::default()).await;
