@@ -64,14 +64,14 @@ impl<'a> Attempts<'a> {
         }
         loop {
             // Almost always somebody is there at once; waiting takes much more room.
-            let (picked, began) = match self.first_choice()? {
-                Some(picked) => (picked, self.call.started),
-                None => (Box::pin(self.acquire()).await?, Instant::now()),
+            let picked = match self.first_choice()? {
+                Some(picked) => picked,
+                None => Box::pin(self.acquire()).await?,
             };
             let Some(body) = self.call.replay.attempt() else {
                 return Err(self.out_of_providers());
             };
-            match self.attempt(picked, body, began).await {
+            match self.attempt(picked, body).await {
                 Ok(answer) => {
                     self.call.replay.settle();
                     return Ok(answer);
@@ -86,7 +86,6 @@ impl<'a> Attempts<'a> {
         &mut self,
         picked: Picked,
         body: replay::Attempt,
-        began: Instant,
     ) -> Result<(Response<ResponseBody>, Measure), Failed> {
         let Picked { slot, provider } = picked;
         let counts = &self.call.service().counts;
@@ -94,6 +93,7 @@ impl<'a> Attempts<'a> {
         if let Some(last) = &self.last {
             Counts::add(if last.how.was_sent() { &counts.retries } else { &counts.moved });
         }
+        let began = Instant::now();
         self.sent += 1;
         let attempt = Attempt {
             node_id: provider.node_id().clone(),

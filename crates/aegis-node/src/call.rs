@@ -31,7 +31,8 @@ pub(crate) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Makes the call of a request that has arrived at that moment.
 ///
-/// Nothing of the handler's runs here, and what the future holds is kept small: it is allocated and moved for each call.
+/// The service is copied here, on the connection's task; its handler runs later. What the future holds is kept small, since
+/// it is allocated for each call.
 pub(crate) fn serve(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,

@@ -64,7 +64,7 @@ impl Arrived {
 #[derive(Default)]
 pub(crate) struct Begun {
     calls: Vec<(Call, Arc<Pace>, Option<Took>)>,
-    /// One of them was not polled yet.
+    /// One of them has not had its turn.
     left: bool,
     /// The connection's task has let others run since; it is their turn when something wakes it.
     slept: bool,
@@ -87,11 +87,16 @@ impl Begun {
         left
     }
 
-    /// Keeps a call for the next turn, with what its first poll took.
+    /// Keeps a call for the next turn, with what its first poll took, if it had one.
     fn push(&mut self, call: Call, pace: Arc<Pace>, took: Option<Took>) {
-        self.left |= took.is_none();
         self.calls.push((call, pace, took));
         self.slept = false;
+    }
+
+    /// Keeps a call that has not had its turn: what woke it, or brought it, is not told again.
+    fn leave(&mut self, call: Call, pace: Arc<Pace>, took: Option<Took>) {
+        self.push(call, pace, took);
+        self.left = true;
     }
 }
 
@@ -171,7 +176,7 @@ impl Calls {
                 }
             }
         } else if pace.is_trivial() {
-            begun.push(call, pace, before);
+            begun.leave(call, pace, before);
         } else {
             self.spawn(shared, call);
         }

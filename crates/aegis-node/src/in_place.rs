@@ -1,8 +1,8 @@
 //! Which calls are answered on their connection's own task, where an answer costs neither a task nor a wake-up.
 //!
 //! A handler that answers at once and in microseconds is best run there. One that computes would hold up everything else
-//! on the connection, so how a service behaved so far decides, and whatever has not answered after two polls, one when
-//! its call arrives and one at the connection's next turn, gets a task of its own. All figures are of the two together.
+//! on the connection, so how a service behaved so far decides, and whatever has not answered after two polls, at two turns
+//! of the connection, gets a task of its own. All figures are of the two together.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const SHORT: Duration = Duration::from_micros(if cfg!(debug_assertions) { 200 } else { 15 });
 /// Below this mean a task costs more than the call: where the budget does not last for it, it waits for the connection's
 /// next turn.
-const TRIVIAL: Duration = Duration::from_micros(if cfg!(debug_assertions) { 100 } else { 8 });
+const TRIVIAL: Duration = Duration::from_micros(if cfg!(debug_assertions) { 200 } else { 8 });
 /// A call whose polls compute for so long holds a connection up noticeably: one is enough to bar the service.
 const LONG: Duration = Duration::from_micros(500);
 /// So does one that blocks for so long. A shorter one may have waited for its turn on a busy machine.

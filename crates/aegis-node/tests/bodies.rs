@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use aegis_node::Limits;
 use aegis_testing::{TestMesh, eventually};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use h2::Reason;
 use http::Request;
 use tokio::time::timeout;
@@ -45,6 +46,37 @@ async fn a_request_that_ends_within_a_message_is_an_error_of_its_call() {
     let answer = peer.call(ping, half()).await.unwrap();
     assert_eq!(answer.code(), Some("13"), "{answer:?}");
     peer.ask().await;
+}
+
+/// Each of them has begun in place, and not all of them fit in the turn in which the rest of their requests comes.
+#[tokio::test]
+async fn a_burst_of_calls_that_wait_for_the_rest_of_their_requests_is_answered_without_a_further_word()
+ {
+    let (mesh, server, lab) = node(Limits::default()).await;
+    let peer = Peer::connect(mesh.ca(), "peer", server.local_addr()).await;
+    for round in 0..20_u64 {
+        // The service has to show that it is quick, and to show it again after each burst that got tasks.
+        for _ in 0..60 {
+            peer.call(post("Echo"), message(b"x")).await.unwrap();
+        }
+        let before = lab.seen.calls();
+        // Their heads come together, and so does what follows them.
+        let opening = (0..60).map(|_| peer.open(post("Echo")));
+        let mut open = join_all(opening).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+        eventually(LIMIT, || match lab.seen.calls() - before {
+            60 => Ok(()),
+            other => Err(format!("{other} calls have begun")),
+        })
+        .await;
+        for (_, stream) in &mut open {
+            stream.send_data(message(b"x"), true).unwrap();
+        }
+        for (response, _) in open {
+            let answer = timeout(LIMIT / 2, response).await;
+            let answer = answer.unwrap_or_else(|_| panic!("a call hangs in round {round}"));
+            assert_eq!(read(answer.unwrap()).await.unwrap().code(), Some("0"));
+        }
+    }
 }
 
 #[tokio::test]

@@ -144,7 +144,8 @@ impl Connection {
         true
     }
 
-    /// Opens a stream; fails without h2's reason where the connection takes no more of them.
+    /// Opens a stream; fails without h2's reason where the connection takes no more of them. With a reason, the request is
+    /// at fault or was refused for an earlier one, and is not refused for that again.
     pub(crate) fn open(
         &self,
         request: http::Request<()>,
@@ -153,7 +154,8 @@ impl Connection {
         let mut sender = self.sender();
         let Some(sender) = sender.as_mut().filter(|_| self.is_open()) else { return Err(None) };
         sender.send_request(request, whole).map_err(|error| {
-            // It refuses all requests while one waits inside h2, as it does when the peer's limit has just fallen.
+            // It refuses all requests while one of its own waits inside h2, as one does at the peer's limit while the resets
+            // of cancelled streams, or a lower limit, are on their way. A copy has none that waits.
             *sender = sender.clone();
             let mut cx = Context::from_waker(Waker::noop());
             let is_usable = !matches!(sender.poll_ready(&mut cx), Poll::Ready(Err(_)));

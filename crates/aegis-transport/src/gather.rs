@@ -44,7 +44,7 @@ impl Gather {
         now: impl FnOnce() -> Instant,
     ) -> bool {
         if let Some(since) = self.since.take() {
-            self.note(now().saturating_duration_since(since), opened - self.written);
+            self.note(now().saturating_duration_since(since), opened.wrapping_sub(self.written));
             self.written = opened;
             return false;
         }

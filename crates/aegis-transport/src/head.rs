@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT};
+use http::header::{HOST, HeaderValue, TE, USER_AGENT};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, Method, Uri, Version};
@@ -80,29 +80,15 @@ impl RequestHead {
         *request.headers_mut() = self.headers.clone();
         request
     }
-
-    /// Whether it has a field that HTTP/2 does not allow (RFC 9113 §8.2.2).
-    pub(crate) fn is_malformed(&self) -> bool {
-        NOT_ALLOWED.iter().any(|name| self.headers.contains_key(name))
-    }
 }
-
-/// What concerns a connection, which HTTP/2 says in other ways.
-const NOT_ALLOWED: [HeaderName; 5] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// Looked through rather than looked up: most heads have two or three fields.
 fn finish(headers: &mut HeaderMap) {
-    let (mut host, mut trailers, mut agent) = (false, false, None);
+    let (mut host, mut te, mut trailers, mut agent) = (false, 0, false, None);
     for (name, value) in &*headers {
         match *name {
             HOST => host = true,
-            TE => trailers = value == TRAILERS,
+            TE => (te, trailers) = (te + 1, value == TRAILERS),
             USER_AGENT => agent = Some(value.clone()),
             _ => {}
         }
@@ -110,7 +96,7 @@ fn finish(headers: &mut HeaderMap) {
     if host {
         headers.remove(HOST);
     }
-    if !trailers {
+    if te != 1 || !trailers {
         headers.insert(TE, TRAILERS);
     }
     let agent = match agent {

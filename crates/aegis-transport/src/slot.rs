@@ -85,7 +85,7 @@ impl Slot {
 
     /// The same for a request whose head is made already and may be sent more than once.
     ///
-    /// `finish` has the last word on the fields of this one, before their length is looked at.
+    /// `finish` has the last word on the fields of this one, before their length is looked at. It may be asked twice.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Slot {
     pub async fn send_head<B>(
         self,
         head: &RequestHead,
-        finish: impl FnOnce(&mut HeaderMap),
+        finish: impl Fn(&mut HeaderMap),
         mut body: B,
     ) -> Result<http::Response<ResponseBody>, CallError>
     where
@@ -114,7 +114,7 @@ impl Slot {
         let start = poll_fn(|cx| Poll::Ready(Start::of(&mut body, cx)))
             .await
             .map_err(|status| fail(Cause::RequestBody(status)))?;
-        let (response, stream) = open(connection, head, finish, &start).map_err(fail)?;
+        let (response, stream) = open(connection, head, &finish, &start).map_err(fail)?;
         lease.opened();
         let mut pump = start.go_on(body, stream, connection);
         let mut response = answer(response, &mut pump).await.map_err(|cause| match cause {
@@ -185,18 +185,25 @@ where
 fn open(
     connection: &Connection,
     head: &RequestHead,
-    finish: impl FnOnce(&mut HeaderMap),
+    finish: &impl Fn(&mut HeaderMap),
     start: &Start,
 ) -> Result<(ResponseFuture, SendStream<Bytes>), Cause> {
-    let mut request = head.to(&connection.authority);
-    finish(request.headers_mut());
-    let size = size(&request);
-    let longest = connection.longest_head;
-    if longest < size {
-        return Err(Cause::LongHead { size, longest });
+    let open = || {
+        let mut request = head.to(&connection.authority);
+        finish(request.headers_mut());
+        let size = size(&request);
+        let longest = connection.longest_head;
+        if longest < size {
+            return Err(Cause::LongHead { size, longest });
+        }
+        connection.open(request, matches!(start, Start::Empty)).map_err(|refused| match refused {
+            Some(error) => Cause::Request(error),
+            None => Cause::SlotLost,
+        })
+    };
+    match open() {
+        // The fault may have been an earlier request, which waits inside h2 for its stream.
+        Err(Cause::Request(_)) => open(),
+        opened => opened,
     }
-    connection.open(request, matches!(start, Start::Empty)).map_err(|refused| match refused {
-        Some(error) if head.is_malformed() => Cause::Request(error),
-        _ => Cause::SlotLost,
-    })
 }

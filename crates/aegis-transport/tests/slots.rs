@@ -54,6 +54,34 @@ async fn no_more_slots_than_the_peer_allows_and_each_comes_back_once() {
     assert_eq!(link.counters().calls, 6);
 }
 
+/// h2 counts cancelled streams until their resets are written, so the new ones wait inside it, and it refuses a handle that
+/// has one waiting.
+#[tokio::test]
+async fn calls_that_take_the_slots_of_cancelled_ones_at_once_are_sent() {
+    let ca = TestCa::new();
+    let server = Server::start(&ca, "server-1").await;
+    let client = Client::with(&ca, |settings| settings.connections = 1);
+    let link = client.link(&server);
+    let mut raw = server.greeted(4).await;
+    let send = async || link.try_acquire().unwrap().send(request(full("x"))).await;
+    drop(slot(&link).await);
+    let mut first = (0..4).map(|_| Box::pin(send())).collect::<Vec<_>>();
+    for call in &mut first {
+        assert!(call.now_or_never().is_none());
+        raw.opened().await;
+    }
+    drop(first);
+    let mut second = (0..4).map(|_| Box::pin(send())).collect::<Vec<_>>();
+    for call in &mut second {
+        if let Some(outcome) = call.now_or_never() {
+            panic!("it failed: {outcome:?}");
+        }
+    }
+    for _ in 0..4 {
+        raw.opened().await;
+    }
+}
+
 #[tokio::test]
 async fn a_lane_gives_what_the_link_would_give_and_takes_it_back() {
     let ca = TestCa::new();
