@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 
-use crate::headers::REFUSED_HEADER;
+use crate::headers::take_refusal;
 use crate::load::Measure;
 use crate::shared::UnderWay;
 use crate::stage::Attempt;
@@ -123,10 +123,9 @@ impl Body for Held {
         let mut frame = ready!(this.body.poll_frame(cx));
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
-            && trailers.keys().any(|name| *name == REFUSED_HEADER)
         {
             // It means nothing here, and would mean something where a handler passes the status on.
-            trailers.remove(REFUSED_HEADER);
+            take_refusal(trailers);
         }
         if frame.as_ref().is_none_or(|it| it.as_ref().map_or(true, Frame::is_trailers)) {
             *this.held = None;

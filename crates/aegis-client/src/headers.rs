@@ -1,6 +1,6 @@
 //! The headers that aegis puts on calls, for those who write the other end.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// On each request: the service it is for, written `name/version`.
 pub const SERVICE_HEADER: HeaderName = HeaderName::from_static("aegis-service");
@@ -13,3 +13,12 @@ pub const REFUSED_HEADER: HeaderName = HeaderName::from_static("aegis-refused");
 
 /// The node does not serve what [`SERVICE_HEADER`] says, and answers `UNIMPLEMENTED`.
 pub const NOT_SERVED: HeaderValue = HeaderValue::from_static("not-served");
+
+/// Takes [`REFUSED_HEADER`] off an answer or its trailers. Looked through first: most have two or three fields.
+#[doc(hidden)]
+pub fn take_refusal(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    if !headers.keys().any(|name| *name == REFUSED_HEADER) {
+        return None;
+    }
+    headers.remove(REFUSED_HEADER)
+}

@@ -127,6 +127,8 @@ pub use client::ServiceClient;
 pub use error::Error;
 pub use explain::{Candidate, Explanation, Verdict};
 pub use failure::{FailedAttempt, Failure, Stopped};
+#[doc(hidden)]
+pub use headers::take_refusal;
 pub use headers::{NOT_SERVED, REFUSED_HEADER, SERVICE_HEADER};
 #[doc(hidden)]
 pub use options::PoolOptions;

@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::Error;
 use crate::failure::Stopped;
-use crate::headers::{NOT_SERVED, REFUSED_HEADER};
+use crate::headers::{NOT_SERVED, take_refusal};
 use crate::load::Outcome;
 use crate::pushback::Pushback;
 use crate::stage::Stage;
@@ -91,8 +91,7 @@ pub(crate) fn judge(
     let mut answer = outcome?;
     // The mark is taken off in any case: a handler that passes the answer on would say of its own call that it was never
     // processed.
-    let is_marked = answer.headers().keys().any(|name| *name == REFUSED_HEADER);
-    let mark = is_marked.then(|| answer.headers_mut().remove(REFUSED_HEADER)).flatten();
+    let mark = take_refusal(answer.headers_mut());
     if !answer.body().is_end_stream() {
         return Ok(answer);
     }

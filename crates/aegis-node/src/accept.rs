@@ -172,6 +172,7 @@ impl Acceptor {
         let shared = Shared {
             routes: Arc::clone(&self.routes),
             message_bytes: self.limits.message_bytes,
+            stream_window: self.limits.stream_window,
             header_bytes: self.limits.header_list_bytes,
             header_list: HeaderList::default(),
             terminate: self.stages.terminate.child_token(),

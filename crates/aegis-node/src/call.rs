@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use aegis_client::REFUSED_HEADER;
+use aegis_client::take_refusal;
 use aegis_transport::timeout;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -51,7 +51,10 @@ pub(crate) fn serve(
         Err(refusal) => Answering::known(refusal.into_response()),
         Ok(handler) => {
             let mut request = request.map(|stream| {
-                Body::new(Limited::new(RequestBody::new(stream), shared.message_bytes))
+                Body::new(Limited::new(
+                    RequestBody::new(stream, shared.stream_window),
+                    shared.message_bytes,
+                ))
             });
             shared.describe(request.extensions_mut());
             Answering::by(handler, request)
@@ -138,10 +141,7 @@ impl Answering {
 /// its caller would take it for its own, and make the call again.
 fn handled(answer: Result<Response<Body>, Infallible>) -> Response<Body> {
     let Ok(mut response) = answer;
-    // Looked through first: most answers have two or three fields.
-    if response.headers().keys().any(|name| *name == REFUSED_HEADER) {
-        response.headers_mut().remove(REFUSED_HEADER);
-    }
+    take_refusal(response.headers_mut());
     response
 }
 

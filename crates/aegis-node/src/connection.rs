@@ -39,6 +39,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) routes: Arc<Routes>,
     pub(crate) message_bytes: usize,
+    /// The window of each stream, in bytes.
+    pub(crate) stream_window: u32,
     /// What a header list that is sent may weigh at most, where the peer takes so much.
     pub(crate) header_bytes: u32,
     pub(crate) header_list: HeaderList,

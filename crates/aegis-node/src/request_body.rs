@@ -1,16 +1,11 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use aegis_transport::Owed;
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::task::coop::poll_proceed;
 use tonic::Status;
-
-/// So many bytes are given back to a client's window at once; a window has 64 KiB or more.
-///
-/// h2 tells a client that waits for window of each byte at once. Were small messages given back one by one, it would cut each
-/// one where an earlier one was cut, and once more each time it has used the window up (the silly window syndrome).
-const AT_ONCE: usize = 8 * 1024;
 
 /// What a client sends, as the handler reads it.
 ///
@@ -19,14 +14,14 @@ const AT_ONCE: usize = 8 * 1024;
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     stream: h2::RecvStream,
-    /// What the handler has taken and the window has not got back.
-    owed: usize,
+    owed: Owed,
     data_done: bool,
 }
 
 impl RequestBody {
-    pub(crate) fn new(stream: h2::RecvStream) -> Self {
-        Self { stream, owed: 0, data_done: false }
+    /// `window` is that of the stream, in bytes.
+    pub(crate) fn new(stream: h2::RecvStream, window: u32) -> Self {
+        Self { stream, owed: Owed::of(window), data_done: false }
     }
 }
 
@@ -44,12 +39,8 @@ impl Body for RequestBody {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     coop.made_progress();
-                    self.owed += data.len();
-                    if AT_ONCE <= self.owed {
-                        let owed = std::mem::take(&mut self.owed);
-                        // It fails only where the stream is gone, which the next poll reports.
-                        drop(self.stream.flow_control().release_capacity(owed));
-                    }
+                    let Self { stream, owed, .. } = &mut *self;
+                    owed.add(data.len(), stream);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(cut(&error)))),

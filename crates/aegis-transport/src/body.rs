@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::bulk::Meter;
 use crate::call_error::{CallError, Cause};
 use crate::lease::Lease;
+use crate::owed::Owed;
 use crate::sanitize::sanitize;
 use crate::task::OwnedTask;
 
@@ -32,8 +33,7 @@ struct Reading {
     stream: RecvStream,
     call: Call,
     meter: Meter,
-    /// What was taken and is not given back to the window yet.
-    owed: usize,
+    owed: Owed,
     data_ended: bool,
 }
 
@@ -84,7 +84,8 @@ impl ResponseBody {
             call.lease().done();
             return Self { reading: None };
         }
-        let reading = Reading { stream, call, meter: Meter::default(), owed: 0, data_ended: false };
+        let owed = Owed::of(call.lease().connection.window());
+        let reading = Reading { stream, call, meter: Meter::default(), owed, data_ended: false };
         Self { reading: Some(reading) }
     }
 }
@@ -94,12 +95,7 @@ impl Reading {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.owed += data.len();
-                    if self.call.lease().connection.give_back_from() <= self.owed {
-                        // Fails only for more than was received.
-                        drop(self.stream.flow_control().release_capacity(self.owed));
-                        self.owed = 0;
-                    }
+                    self.owed.add(data.len(), &mut self.stream);
                     self.meter.moved(data.len(), &self.call.lease().connection);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

@@ -40,7 +40,7 @@ pub(crate) struct Connection {
     cancelled: AtomicU64,
     streams: usize,
     bulk_from: u64,
-    give_back_from: usize,
+    window: u32,
     worn_from: u64,
     lost: OnceLock<Arc<str>>,
 }
@@ -73,7 +73,7 @@ impl Connection {
             cancelled: AtomicU64::new(0),
             streams,
             bulk_from: settings.bulk,
-            give_back_from: give_back_from(settings),
+            window: settings.stream_window,
             worn_from: settings.cancelled,
             lost: OnceLock::new(),
         }
@@ -250,9 +250,9 @@ impl Connection {
         self.bulk_from
     }
 
-    /// So many bytes that were taken from a stream are given back to its window at once.
-    pub(crate) fn give_back_from(&self) -> usize {
-        self.give_back_from
+    /// The window of each of its streams, in bytes.
+    pub(crate) fn window(&self) -> u32 {
+        self.window
     }
 
     pub(crate) fn bulk_began(&self) {
@@ -325,12 +325,6 @@ impl fmt::Debug for Connection {
             .field("limit", &self.limit())
             .finish_non_exhaustive()
     }
-}
-
-/// h2 takes its lock each time, and gives back by itself what is left when a stream has ended; a small answer never pays.
-fn give_back_from(settings: &Settings) -> usize {
-    const AT_ONCE: usize = 8 << 10;
-    usize::try_from(settings.stream_window / 4).unwrap_or(AT_ONCE).min(AT_ONCE)
 }
 
 /// What stands in `:authority`; a server name always is one.

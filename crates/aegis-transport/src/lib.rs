@@ -86,6 +86,7 @@ mod line;
 mod link;
 mod network;
 mod node;
+mod owed;
 mod past;
 mod pulse;
 mod pump;
@@ -104,7 +105,7 @@ pub use cache::{Connections, Target};
 pub use call_error::{CallError, NeverSent};
 pub use channel::NodeChannel;
 pub use error::{DialError, Unavailable};
-// The next two: for the other end of a connection, in aegis-node.
+// The next three: for the other end of a connection, in aegis-node.
 #[doc(hidden)]
 pub use greeting::HeaderList;
 pub use head::RequestHead;
@@ -113,6 +114,8 @@ pub use heard::{Heard, Inspected};
 pub use lane::{Lane, Taken};
 pub use link::{Link, LinkStatus};
 pub use network::{BoxFuture, BoxIo, Io, Listener, Network, Tcp};
+#[doc(hidden)]
+pub use owed::Owed;
 pub use pulse::Pulse;
 pub use settings::{Backoff, Keepalive, Pace, Settings};
 pub use signals::{Changes, LinkCounters};
