@@ -63,7 +63,7 @@ impl Arrived {
 /// while the budget lasted, where a task would cost more than it saves.
 #[derive(Default)]
 pub(crate) struct Begun {
-    calls: Vec<(Call, Arc<Pace>, Option<Took>)>,
+    calls: Vec<Kept>,
     /// One of them has not had its turn.
     left: bool,
     /// The connection's task has let others run since; it is their turn when something wakes it.
@@ -87,17 +87,24 @@ impl Begun {
         left
     }
 
-    /// Keeps a call for the next turn, with what its first poll took, if it had one.
-    fn push(&mut self, call: Call, pace: Arc<Pace>, took: Option<Took>) {
-        self.calls.push((call, pace, took));
+    fn push(&mut self, kept: Kept) {
+        self.calls.push(kept);
         self.slept = false;
     }
 
     /// Keeps a call that has not had its turn: what woke it, or brought it, is not told again.
-    fn leave(&mut self, call: Call, pace: Arc<Pace>, took: Option<Took>) {
-        self.push(call, pace, took);
+    fn leave(&mut self, kept: Kept) {
+        self.push(kept);
         self.left = true;
     }
+}
+
+/// A call of a service that may be run in place.
+struct Kept {
+    call: Call,
+    pace: Arc<Pace>,
+    /// What its first poll took, if it had one.
+    before: Option<Took>,
 }
 
 /// The calls that have tasks; dropping it ends them.
@@ -116,8 +123,8 @@ impl Calls {
         cx: &mut Context<'_>,
     ) {
         let mut budget = Budget::new(Stopwatch::start());
-        for (call, pace, before) in mem::take(&mut begun.calls) {
-            self.go_on(begun, &mut budget, call, pace, before, shared, cx);
+        for kept in mem::take(&mut begun.calls) {
+            self.go_on(kept, begun, &mut budget, shared, cx);
         }
         // A call's time runs from here, also while it waits for its turn.
         let now = Instant::now();
@@ -129,7 +136,8 @@ impl Calls {
             };
             let call = call::serve(request, respond, handler, Arc::clone(shared), now);
             if let Some(pace) = pace {
-                self.go_on(begun, &mut budget, call, pace, None, shared, cx);
+                let kept = Kept { call, pace, before: None };
+                self.go_on(kept, begun, &mut budget, shared, cx);
                 continue;
             }
             // A refusal runs no handler.
@@ -146,17 +154,15 @@ impl Calls {
     }
 
     /// Polls a call in place, keeps it for the next turn, or gives it a task.
-    #[expect(clippy::too_many_arguments, reason = "what a turn works with, and one of its calls")]
     fn go_on(
         &mut self,
+        kept: Kept,
         begun: &mut Begun,
         budget: &mut Budget,
-        call: Call,
-        pace: Arc<Pace>,
-        before: Option<Took>,
         shared: &Arc<Shared>,
         cx: &mut Context<'_>,
     ) {
+        let Kept { call, pace, before } = kept;
         if !pace.is_short(budget.now()) {
             if before.is_none() && pace.samples() {
                 self.spawn(shared, measured(call, pace));
@@ -167,7 +173,7 @@ impl Calls {
             let rest = poll_once(call, cx);
             let took = budget.spend();
             match (rest, before) {
-                (Some(call), None) => begun.push(call, pace, Some(took)),
+                (Some(call), None) => begun.push(Kept { call, pace, before: Some(took) }),
                 (rest, before) => {
                     pace.note(before.map_or(took, |before| before.and(took)), budget.now());
                     if let Some(call) = rest {
@@ -176,7 +182,7 @@ impl Calls {
                 }
             }
         } else if pace.is_trivial() {
-            begun.leave(call, pace, before);
+            begun.leave(Kept { call, pace, before });
         } else {
             self.spawn(shared, call);
         }
