@@ -12,8 +12,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark ends this way")]
 
-use std::hint::black_box;
-use std::sync::{Arc, Barrier};
+use std::hint::{self, black_box};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,16 +95,26 @@ fn connected(runtime: &Runtime) -> (ServicePool, ServiceChannel) {
     })
 }
 
-/// How long so many times take each of so many threads.
+/// How long so many times take each of so many threads while all of them are at it.
 fn at_once(threads: u32, times: u64, each: impl Fn() + Sync) -> Duration {
-    let start = Barrier::new(usize::try_from(threads).unwrap());
+    let (ready, done) = (AtomicU32::new(0), AtomicU32::new(0));
+    // None sleeps: woken together, two threads may well begin on one core, one after the other.
     let run = || {
-        start.wait();
+        ready.fetch_add(1, Ordering::SeqCst);
+        while ready.load(Ordering::SeqCst) < threads {
+            hint::spin_loop();
+        }
         let began = Instant::now();
         for _ in 0..times {
             each();
         }
-        began.elapsed()
+        let took = began.elapsed();
+        // The others go on to have company.
+        done.fetch_add(1, Ordering::SeqCst);
+        while done.load(Ordering::SeqCst) < threads {
+            each();
+        }
+        took
     };
     thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();

@@ -25,7 +25,7 @@ use crate::{Error, Explanation};
 /// layers of the user may wrap. Cloning it is cheap. It is always ready: the provider, and with it readiness,
 /// is chosen per call.
 ///
-/// A call goes to a connected provider, in turns (exact round robin) unless a [`Balancer`](crate::Balancer) says otherwise. While the first sync or a first connection is
+/// A call goes to a connected provider, in turns (round robin) unless a [`Balancer`](crate::Balancer) says otherwise. While the first sync or a first connection is
 /// under way it waits, at most 5 s; then it fails with what [`Error::NoProviders`] says. A request that provably never
 /// was processed goes to another provider, and one that is idempotent under the conditions of its [`CallPolicy`]: the
 /// [crate's documentation](crate#how-a-call-finds-its-way) says when.

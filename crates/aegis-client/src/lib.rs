@@ -53,8 +53,9 @@
 //! # How a call finds its way
 //!
 //! 1. The provider is the next in turn among those that are connected: exact round robin, so over providers that do
-//!    not change each gets equally many calls, to within one, from all threads together. A [`Balancer`] says otherwise: by
-//!    load, by weight, or a rule of your own. One that fails is left out for a while ([`OutlierDetection`]).
+//!    not change each gets equally many calls, to within one, from all threads together; from 128 providers on, to within one
+//!    for each thread that calls, and eight at most. A [`Balancer`] says otherwise: by load, by weight, or a rule of your own.
+//!    One that fails is left out for a while ([`OutlierDetection`]).
 //! 2. What was never processed goes to the next one, as gRFC A6 has it for transparent retries: the request did not
 //!    leave this process, a GOAWAY left its stream out (RFC 9113 §6.8), the stream was reset with `REFUSED_STREAM`
 //!    (§8.7), or a node said that it does not serve the service.

@@ -203,6 +203,10 @@ impl Service {
     }
 
     pub(crate) fn publish(&self, view: View) {
+        if let Balancing::RoundRobin(rule) = &self.balance {
+            // Before anybody draws a turn: a pick allocates nothing.
+            rule.prepare(view.ready.len());
+        }
         self.view.store(Arc::new(view));
         self.views.send_replace(());
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use aegis_core::ServiceInfo;
 
-use super::{Balance, Balancing, LeastLoaded, RoundRobin, Weighted};
+use super::{Balance, Balancing, LeastLoaded, Weighted};
+use crate::apart::Apart;
 
 /// Which provider a call goes to: a rule for [`PoolBuilder::balance`](crate::PoolBuilder::balance).
 ///
@@ -43,6 +44,7 @@ type Make = dyn Fn(&ServiceInfo) -> Box<dyn Balance> + Send + Sync;
 
 impl Balancer {
     /// Turns: over providers that do not change each gets equally many calls, to within one, from all threads together.
+    /// From 128 providers on each thread takes turns by itself: to within one for each thread that calls, and eight at most.
     ///
     /// The default. For providers that are alike and calls that take about as long; one slow provider holds up all
     /// callers that wait for each answer.
@@ -76,7 +78,7 @@ impl Balancer {
 
     fn start(&self, info: &ServiceInfo) -> Balancing {
         match &self.0 {
-            Rule::RoundRobin => Balancing::RoundRobin(RoundRobin::default()),
+            Rule::RoundRobin => Balancing::RoundRobin(Apart::default()),
             Rule::LeastLoaded => Balancing::Other(Box::new(LeastLoaded)),
             Rule::Weighted => Balancing::Other(Box::<Weighted>::default()),
             Rule::Custom(make) => Balancing::Other(make(info)),

@@ -13,6 +13,8 @@ use least_loaded::LeastLoaded;
 pub(crate) use round_robin::{RoundRobin, Turn};
 use weighted::Weighted;
 
+use crate::apart::Apart;
+
 /// A rule of your own by which a call's provider is chosen; [`Balancer::custom`] takes it.
 ///
 /// It only chooses: that the provider is connected, is alive and has a stream is seen to around it.
@@ -61,7 +63,7 @@ pub trait Balance: Send + Sync + 'static {
 /// The rule of one service, with its state.
 pub(crate) enum Balancing {
     /// Apart from the others: it needs to know nothing of the providers, and a call that goes on takes no second turn.
-    RoundRobin(RoundRobin),
+    RoundRobin(Apart<RoundRobin>),
     Other(Box<dyn Balance>),
 }
 
