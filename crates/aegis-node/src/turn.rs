@@ -5,6 +5,9 @@
 //! So a call that took long steps back until its worker has looked, and those that would run there meanwhile do so too.
 //! They are no more than there are threads, and an idle worker may take them from there; the others wait outside of the
 //! queues, first come, first served. Then nothing waits for longer than one handler takes, and no thread for work.
+//!
+//! While calls are short, a few for each thread are in the queues. A connection that they wake waits behind them and writes
+//! the answers of all: with 200 us and 256 calls under way half as many writes, and wake-ups of the peer, as with one each.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -20,6 +23,10 @@ use tokio::task::yield_now;
 
 /// A poll that takes so long holds others up noticeably.
 const LONG: Duration = Duration::from_micros(500);
+/// Calls for each worker that may be in its queue while they are short.
+const NEAR: usize = 4;
+/// So many polls in a row that did not take long show that calls are short; one that did shows that they are not.
+const SHORT_IN_A_ROW: usize = 8;
 /// How often a call that took long steps back. A worker that has run out of tasks looks at sockets and wakes first those
 /// that stepped back, some of them even before the tasks of these sockets; when they have stepped back again, all have run.
 const STEPS: u8 = 2;
@@ -35,6 +42,17 @@ pub(crate) struct Places {
     /// The threads that have run a call.
     threads: AtomicUsize,
     free: Semaphore,
+    /// For those that run, or wait for a place next.
+    near: Semaphore,
+    /// Polls in a row that did not take long, as far as they matter.
+    short: AtomicUsize,
+}
+
+/// A call's place, and what it has while it waits for that.
+struct Place<'a> {
+    _near: Option<SemaphorePermit<'a>>,
+    /// Short calls need none.
+    _place: Option<SemaphorePermit<'a>>,
 }
 
 thread_local! {
@@ -50,18 +68,40 @@ impl Default for Places {
     fn default() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { id, threads: AtomicUsize::new(0), free: Semaphore::new(0) }
+        let (free, near) = (Semaphore::new(0), Semaphore::new(0));
+        Self { id, threads: AtomicUsize::new(0), free, near, short: AtomicUsize::new(0) }
     }
 }
 
 impl Places {
     /// Waits for a place.
-    async fn take(&self) -> Option<SemaphorePermit<'_>> {
+    async fn take(&self) -> Place<'_> {
         if LAST.get() != self.id {
             self.know_thread();
         }
-        // It is never closed.
-        self.free.acquire().await.ok()
+        // Neither is ever closed.
+        let near = self.near.acquire().await.ok();
+        // Asked when the call would run: one that ran before it may have taken long.
+        let place = if self.are_short() { None } else { self.free.acquire().await.ok() };
+        Place { _near: near, _place: place }
+    }
+
+    fn are_short(&self) -> bool {
+        SHORT_IN_A_ROW <= self.short.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a poll took long.
+    fn note(&self, long: bool) {
+        if long {
+            self.short.store(0, Ordering::Relaxed);
+        } else if !self.are_short() {
+            self.short.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn add(&self, places: usize) {
+        self.free.add_permits(places);
+        self.near.add_permits(places * NEAR);
     }
 
     fn know_thread(&self) {
@@ -73,8 +113,8 @@ impl Places {
             known.push(self.id);
             let workers = Handle::try_current().map_or(1, |it| it.metrics().num_workers());
             match self.threads.fetch_add(1, Ordering::Relaxed) {
-                0 => self.free.add_permits(workers),
-                others if workers <= others => self.free.add_permits(1),
+                0 => self.add(workers),
+                others if workers <= others => self.add(1),
                 _ => {}
             }
         });
@@ -117,6 +157,7 @@ pub(crate) async fn run(places: Arc<Places>, call: impl Future<Output = ()>) {
         let began = Instant::now();
         let done = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
         let long = LONG <= began.elapsed();
+        places.note(long);
         if long {
             let _rest = Rest::here();
             drop(place);
@@ -153,6 +194,7 @@ async fn woken() {
 mod tests {
     use std::sync::Mutex;
 
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinSet;
@@ -208,6 +250,45 @@ mod tests {
             .join()
             .unwrap();
         }
+    }
+
+    /// How many calls can be polled, or about to be, at once on the one worker there is.
+    fn at_once(places: &Places) -> usize {
+        let mut taken = Vec::new();
+        while let Some(place) = places.take().now_or_never() {
+            taken.push(place);
+        }
+        taken.len()
+    }
+
+    #[tokio::test]
+    async fn several_calls_have_places_while_all_are_short() {
+        let places = Places::default();
+        assert_eq!(at_once(&places), 1, "nothing is known of them");
+        for _ in 0..2 {
+            for _ in 1..SHORT_IN_A_ROW {
+                places.note(false);
+            }
+            assert_eq!(at_once(&places), 1);
+            places.note(false);
+            assert_eq!(at_once(&places), NEAR);
+            places.note(true);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waited_behind_one_that_took_long_needs_a_place() {
+        let places = Places::default();
+        (0..SHORT_IN_A_ROW).for_each(|_| places.note(false));
+        let mut running: Vec<_> =
+            (0..NEAR).map(|_| places.take().now_or_never().unwrap()).collect();
+        let mut waiting = [pin!(places.take()), pin!(places.take())];
+        assert!(waiting.iter_mut().all(|it| it.as_mut().now_or_never().is_none()));
+        places.note(true);
+        running.clear();
+        let [first, second] = &mut waiting;
+        let _place = first.as_mut().now_or_never().unwrap();
+        assert!(second.as_mut().now_or_never().is_none());
     }
 
     #[tokio::test]
