@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::BenchError;
 use super::call::{details, heading, ratios, row};
-use super::compare::{Arm, Load, table};
+use super::compare::{Arm, Compared, Load, table};
+use super::figures::Round;
 use super::options::Options;
 use super::programs::Programs;
 use super::report::{Report, print};
@@ -29,8 +30,7 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
         options.burns.clone()
     };
     for runtime in options.runtimes() {
-        let (mut throughput, mut p99) = (BTreeMap::new(), BTreeMap::new());
-        let mut detail = Vec::new();
+        let (mut measured, mut detail) = (Vec::new(), Vec::new());
         for burn in &burns {
             print(&format!(
                 "handler burns {burn}, client on {runtime}: aegis over raw tonic, {rounds} rounds of {seconds} s, medians \
@@ -44,17 +44,52 @@ pub(super) fn run(workspace: &Path, options: &Options) -> Result<(), BenchError>
             let (peer, aegis) = (arm("raw")?, arm("aegis")?);
             let load = |in_flight| Load { runtime, in_flight, seconds, rounds };
             let rows = table(&programs, [&peer, &aegis], load, options.in_flight(&IN_FLIGHT), row)?;
-            throughput.insert(burn, ratios(&rows, |round| round.per_second));
-            p99.insert(burn, ratios(&rows, |round| round.p99));
             detail.extend(details(&json!({ "runtime": runtime, "burn": burn }), &rows));
+            measured.push((burn.as_str(), rows));
         }
-        let line = json!({
-            "bench": "busy",
-            "runtime": runtime,
-            "throughput_ratio": throughput,
-            "p99_ratio": p99,
-        });
-        report.add(line, detail);
+        report.add(line(runtime, &measured), detail);
     }
     report.finish(&json!({ "rounds": rounds, "seconds_per_round": seconds }))
+}
+
+/// The line that scripts know, of the rows of each burn.
+fn line(runtime: &str, measured: &[(&str, Vec<(usize, Compared)>)]) -> Value {
+    let by_burn = |figure: fn(&Round) -> f64| {
+        let ratios = measured.iter().map(|(burn, rows)| (*burn, ratios(rows, figure)));
+        ratios.collect::<BTreeMap<_, _>>()
+    };
+    json!({
+        "bench": "busy",
+        "runtime": runtime,
+        "throughput_ratio": by_burn(|round| round.per_second),
+        "p99_ratio": by_burn(|round| round.p99),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_ratios_by_burn_and_by_calls_in_flight() {
+        let rows = || IN_FLIGHT.map(|in_flight| (in_flight, Compared::made_up())).into();
+        let measured = BURNS.map(|burn| (burn, rows()));
+        let ratios = |ratio: f64| {
+            let each = || json!({ "16": ratio, "64": ratio, "256": ratio });
+            json!({
+                "20us": each(),
+                "200us": each(),
+                "2ms": each(),
+                "2ms@1/100": each(),
+                "20ms@1/1000": each(),
+            })
+        };
+        let expected = json!({
+            "bench": "busy",
+            "runtime": "multi_thread",
+            "throughput_ratio": ratios(2.0),
+            "p99_ratio": ratios(0.5),
+        });
+        assert_eq!(line("multi_thread", &measured), expected);
+    }
 }

@@ -144,3 +144,29 @@ fn line(runtime: &str, ends: Ends, rows: &[(usize, Compared)]) -> Value {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_ratios_by_calls_in_flight_and_names_the_ends_unless_both_are_ours() {
+        let rows = IN_FLIGHT.map(|in_flight| (in_flight, Compared::made_up()));
+        let ratios = |ratio: f64| json!({ "1": ratio, "16": ratio, "64": ratio, "256": ratio });
+        let mut expected = json!({
+            "bench": "call",
+            "runtime": "current_thread",
+            "throughput_ratio": ratios(2.0),
+            "p50_ratio": ratios(0.75),
+            "p99_ratio": ratios(0.5),
+            "cpu_ratio": ratios(0.25),
+        });
+        assert_eq!(line("current_thread", Ends::Both, &rows), expected);
+        for (ends, name) in
+            [(Ends::Client, "client"), (Ends::Server, "server"), (Ends::Three, "three")]
+        {
+            expected["ends"] = name.into();
+            assert_eq!(line("current_thread", ends, &rows), expected);
+        }
+    }
+}
