@@ -34,9 +34,9 @@ pub(crate) const USAGE: &str = "\
                           P2C with PeakEWMA
   bench failover          three providers that come late, are restarted or killed, beside tonic's balance_list
   options of these: [--json] [--save] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread]
-                    [--in-flight N,..] (of stream: how many); the client runs on each runtime unless one is named; --json prints a line for
-                    each when all is measured; --save writes docs/results/NAME.json, where
-                    other parts of the same commit stay
+                    [--in-flight N,..] (of stream: how many); the client runs on each runtime in turn unless one is named,
+                    that of tail and failover on multi_thread only; --json prints a line for each when all is measured;
+                    --save writes docs/results/NAME.json, where other parts of the same commit stay
   bench pick [--json] [--save]
                           what finding one of 3 to 10,000 providers costs, on one thread and on two (criterion)
   bench all               all of them, one after the other";
