@@ -11,10 +11,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::BenchError;
-use super::figures::{median, tenths};
 use super::options::Options;
 use super::programs::{Client, Programs, Server};
 use super::report::{Report, print, progress};
+use super::summary::{Summary, heading};
 
 const ROUNDS: usize = 3;
 const PROVIDERS: usize = 3;
@@ -138,7 +138,10 @@ fn run(
     let runtime = options.runtimes.first().copied().unwrap_or("multi_thread");
     let mut told = BTreeMap::new();
     for case in cases {
-        print(&format!("{}: {}; client on {runtime}, {rounds} rounds", case.letter, case.what));
+        print(&format!(
+            "{}: {}; client on {runtime}, {rounds} rounds, medians (least-greatest round)",
+            case.letter, case.what
+        ));
         print(&heading());
         let mut seen: Vec<Vec<Value>> = case.systems.iter().map(|_| Vec::new()).collect();
         for round in 1..=rounds {
@@ -294,97 +297,4 @@ fn in_turn(stage: &Stage<'_>, signal: Signal) -> Result<Value, BenchError> {
         millis(1_000);
     }
     client.end()
-}
-
-/// What the rounds of a case say of one system.
-struct Summary {
-    calls: u64,
-    failed: u64,
-    codes: BTreeMap<String, u64>,
-    /// Of those that were answered, the share of the third provider.
-    third: f64,
-    late: u64,
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Summary {
-    fn of(rounds: &[Value]) -> Self {
-        let all = |name: &str| -> Vec<f64> {
-            rounds.iter().filter_map(|round| round.get(name)?.as_f64()).collect()
-        };
-        let count = |name: &str| -> u64 {
-            rounds.iter().filter_map(|round| round.get(name)?.as_u64()).sum()
-        };
-        let of_third = |round: &Value| round.get("answered_by")?.get("3")?.as_u64();
-        let mut codes = BTreeMap::new();
-        for round in rounds.iter().filter_map(|round| round.get("failures")?.as_object()) {
-            for (code, count) in round {
-                *codes.entry(code.clone()).or_insert(0) += count.as_u64().unwrap_or_default();
-            }
-        }
-        let answered = count("calls");
-        let third: u64 = rounds.iter().filter_map(of_third).sum();
-        Self {
-            calls: answered + count("failed"),
-            failed: count("failed"),
-            codes,
-            third: share(third, answered),
-            late: count("late"),
-            per_second: median(&all("per_second")),
-            p50: median(&all("p50_us")) / 1_000.0,
-            p99: median(&all("p99_us")) / 1_000.0,
-            max: all("max_us").into_iter().fold(0.0, f64::max) / 1_000.0,
-        }
-    }
-
-    fn row(&self, name: &str) -> String {
-        let codes = self.codes.iter().map(|(code, count)| format!("{code} {count}"));
-        format!(
-            "{name:>20} {:>8} {:>8} {:>7.2}% {:>8} {:>9.1} {:>9.1} {:>9.0} {:>8.0} {:>6.1}%  {}",
-            self.calls,
-            self.failed,
-            share(self.failed, self.calls) * 100.0,
-            self.late,
-            self.p50,
-            self.p99,
-            self.max,
-            self.per_second,
-            self.third * 100.0,
-            codes.collect::<Vec<_>>().join(", "),
-        )
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "calls": self.calls,
-            "failed": self.failed,
-            "failed_percent": hundredths(share(self.failed, self.calls) * 100.0),
-            "failures": self.codes,
-            "late": self.late,
-            "p50_ms": hundredths(self.p50),
-            "p99_ms": hundredths(self.p99),
-            "max_ms": tenths(self.max),
-            "per_second": self.per_second.round(),
-            "third_percent": hundredths(self.third * 100.0),
-        })
-    }
-}
-
-fn heading() -> String {
-    format!(
-        "{:>20} {:>8} {:>8} {:>8} {:>8} {:>9} {:>9} {:>9} {:>8} {:>7}  codes",
-        "", "calls", "failed", "", "> 1 s", "p50 ms", "p99 ms", "max ms", "calls/s", "third"
-    )
-}
-
-fn hundredths(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of calls are far below 2^53")]
-fn share(part: u64, all: u64) -> f64 {
-    if all == 0 { 0.0 } else { part as f64 / all as f64 }
 }

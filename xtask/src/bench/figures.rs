@@ -62,8 +62,41 @@ impl Ratio {
     }
 }
 
+/// What the rounds of one system say in one respect.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(rounds: &[f64]) -> Self {
+        Self {
+            median: median(rounds),
+            least: rounds.iter().copied().fold(f64::INFINITY, f64::min),
+            greatest: rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        }
+    }
+
+    pub(crate) fn detail(self, rounded: fn(f64) -> f64) -> Value {
+        let Self { median, least, greatest } = self;
+        json!({ "median": rounded(median), "least": rounded(least), "greatest": rounded(greatest) })
+    }
+
+    /// For a table, with so many digits after the point.
+    pub(crate) fn shown(self, digits: usize) -> String {
+        let Self { median, least, greatest } = self;
+        format!("{median:.digits$} ({least:.digits$}-{greatest:.digits$})")
+    }
+}
+
 pub(crate) fn thousandths(value: f64) -> f64 {
     (value * 1_000.0).round() / 1_000.0
+}
+
+pub(crate) fn hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 /// To one place, as far as a figure in microseconds means something.

@@ -16,6 +16,7 @@ mod pick;
 mod programs;
 mod report;
 mod stream;
+mod summary;
 
 use std::path::Path;
 
