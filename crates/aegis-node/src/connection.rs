@@ -22,6 +22,7 @@ use crate::dispatch::Routes;
 use crate::keepalive::Keepalive;
 use crate::limits::Limits;
 use crate::linger::Lingering;
+use crate::nudge::Nudge;
 use crate::stats::Counters;
 use crate::timer::after;
 use crate::turn::Places;
@@ -136,6 +137,7 @@ where
     let mut stage = Stage::Open;
     let mut drained = pin!(drain.cancelled());
     let mut timer = pin!(sleep_until(after(jitter(limits.max_age))));
+    let nudge = Nudge::new();
     // Whether it is the others' turn.
     let mut rested = false;
 
@@ -161,8 +163,8 @@ where
                 Stage::Draining => timer.as_mut().reset(after(Duration::MAX)),
             },
             open = poll_fn(|cx| {
-                // What was answered is written here.
-                let open = arrived.poll(&mut connection, cx);
+                // What was answered is written here. The calls that run in place have wakers of the task's own.
+                let open = arrived.poll(&mut connection, &mut nudge.context(cx));
                 if matches!(open, Poll::Pending | Poll::Ready(Ok(true))) && begun.steps_back() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -174,7 +176,7 @@ where
             }), if !rested => {
                 rested = arrived.is_full();
                 poll_fn(|cx| {
-                    calls.begin(&mut begun, &mut arrived, &shared, cx);
+                    nudge.running(|| calls.begin(&mut begun, &mut arrived, &shared, cx));
                     Poll::Ready(())
                 })
                 .await;
