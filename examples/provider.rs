@@ -35,6 +35,7 @@ usage: provider --id ID --type TYPE --address HOST:PORT --cert-dir DIR [options]
   --advertise HOST:PORT    where others reach it, if not at --address; may be repeated
   --delay DURATION         wait before each answer (default 0)
   --error-rate 0..1        the share of calls to answer UNAVAILABLE at once (default 0)
+  --weight 1..10000        its share of the calls of those who balance by weight (default 100)
   --max-age DURATION       the age at which a connection is replaced (default 60m)
   --drain DURATION         how long calls may go on after SIGTERM (default 20s)
 
@@ -50,6 +51,7 @@ struct Options {
     services: Vec<ServiceInfo>,
     delay: Duration,
     error_rate: f64,
+    weight: Option<u32>,
     max_age: Option<Duration>,
     drain: Option<Duration>,
 }
@@ -90,6 +92,9 @@ async fn run() -> Outcome<ExitCode> {
     if !second.is_empty() {
         builder = builder.service(IDENTITY_V2, IdentityV2Server::new(identity));
     }
+    if let Some(weight) = options.weight {
+        builder = builder.weight(weight);
+    }
     if let Some(age) = options.max_age {
         builder =
             builder.limits(Limits::default().max_connection_age(age, Duration::from_secs(300)));
@@ -109,7 +114,8 @@ async fn run() -> Outcome<ExitCode> {
 fn parse() -> Outcome<Option<Options>> {
     let (mut id, mut node_type, mut address, mut cert_dir) = (None, None, None, None);
     let (mut join, mut services, mut advertise) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut delay, mut error_rate, mut max_age, mut drain) = (Duration::ZERO, 0.0, None, None);
+    let (mut delay, mut error_rate, mut weight) = (Duration::ZERO, 0.0, None);
+    let (mut max_age, mut drain) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -122,6 +128,7 @@ fn parse() -> Outcome<Option<Options>> {
             Long("service") => services.push(args::value("service", &mut parser)?),
             Long("delay") => delay = args::duration("delay", &mut parser)?,
             Long("error-rate") => error_rate = args::value("error-rate", &mut parser)?,
+            Long("weight") => weight = Some(args::value("weight", &mut parser)?),
             Long("max-age") => max_age = Some(args::duration("max-age", &mut parser)?),
             Long("drain") => drain = Some(args::duration("drain", &mut parser)?),
             Long("help") => return Ok(None),
@@ -130,6 +137,9 @@ fn parse() -> Outcome<Option<Options>> {
     }
     if !(0.0..=1.0).contains(&error_rate) {
         return Err("--error-rate must be 0 to 1".into());
+    }
+    if weight.is_some_and(|weight: u32| !(1..=10_000).contains(&weight)) {
+        return Err("--weight must be 1 to 10000".into());
     }
     if services.is_empty() {
         services.push(IDENTITY_V1);
@@ -144,6 +154,7 @@ fn parse() -> Outcome<Option<Options>> {
         services,
         delay,
         error_rate,
+        weight,
         max_age,
         drain,
     }))
