@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aegis::client::{Balancer, RequestExt as _, Verdict};
+use aegis::client::{Balancer, Failure, RequestExt as _, Verdict};
 use aegis::topology::SyncState;
 use aegis::{Node, ServiceClient, ServiceInfo};
 use aegis_proto::identity::v1::GetUserRequest;
@@ -52,7 +52,10 @@ usage: consumer --id ID --type TYPE --cert-dir DIR --join HOST:PORT [options]
   --explain            say at the end, before the JSON object, of each provider why it is called or not
   --json               nothing but the JSON object, and what --explain says before it
 
-A DURATION is 500ms, 5s, 2m or plain seconds. Exit code 0 when no call failed.";
+A DURATION is 500ms, 5s, 2m or plain seconds. Exit code 0 when no call failed.
+
+The JSON object has: calls, ok; failed (how many by code), failed_by_provider (by the node of the last attempt, - for
+none), by_provider (how many each answered); p50_ms, p99_ms; last_ok_ms, last_failed_ms (after the start of the first).";
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Options {
@@ -174,6 +177,8 @@ struct Report {
     ok: u64,
     failed: BTreeMap<String, u64>,
     by_provider: BTreeMap<String, u64>,
+    /// How many of the failed calls each provider had last; `-` stands for those that no provider had.
+    failed_by_provider: BTreeMap<String, u64>,
     p50_ms: f64,
     p99_ms: f64,
     last_ok_ms: f64,
@@ -267,6 +272,7 @@ fn report(done: Vec<Outgoing>) -> Report {
                 let code = upper_snake(status.code());
                 report.errors.entry(code.clone()).or_insert_with(|| status.message().to_owned());
                 *report.failed.entry(code).or_default() += 1;
+                *report.failed_by_provider.entry(had_last(&status)).or_default() += 1;
             }
         }
     }
@@ -279,6 +285,12 @@ fn report(done: Vec<Outgoing>) -> Report {
     (report.p50_ms, report.p99_ms) = (quantile(50), quantile(99));
     report.slowest_ms = took.last().copied().unwrap_or_default();
     report
+}
+
+/// The provider of a failed call's last attempt.
+fn had_last(status: &tonic::Status) -> String {
+    let attempts = Failure::from_status(status).map(Failure::attempts).unwrap_or_default();
+    attempts.last().map_or_else(|| "-".to_owned(), |attempt| attempt.node_id.to_string())
 }
 
 fn millis(duration: Duration) -> f64 {

@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+/// So many here; all of them with `AEGIS_FULL` in the environment.
+pub(crate) fn scaled(here: u32, all: u32) -> u32 {
+    if std::env::var_os("AEGIS_FULL").is_some() { all } else { here }
+}
+
 /// The built example of a name; `cargo test` builds all of them.
 pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -98,6 +103,7 @@ pub(crate) struct Report {
     pub(crate) ok: u64,
     pub(crate) failed: BTreeMap<String, u64>,
     pub(crate) by_provider: BTreeMap<String, u64>,
+    pub(crate) failed_by_provider: BTreeMap<String, u64>,
     pub(crate) last_failed_ms: f64,
     /// What it says for people: the slowest call, and the first failure of each code.
     #[serde(skip)]
@@ -108,6 +114,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// How many calls failed with another provider than this one, or with none.
+    pub(crate) fn failed_elsewhere(&self, than: &str) -> u64 {
+        let failed: u64 = self.failed_by_provider.values().sum();
+        assert_eq!(failed, self.calls - self.ok, "each failed call is counted once: {self:?}");
+        failed - self.failed_by_provider.get(than).copied().unwrap_or_default()
+    }
+
     /// How long the slowest call took, in milliseconds.
     pub(crate) fn slowest_ms(&self) -> f64 {
         let line = self.remarks.lines().find_map(|line| line.strip_prefix("slowest call: "));

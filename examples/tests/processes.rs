@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use crate::process::{Consumer, Provider, Report};
+use crate::process::{Consumer, Provider, Report, scaled};
 
 /// Three providers that know each other through the first.
 fn three(cert_dir: &std::path::Path, more: &[&str]) -> [Provider; 3] {
@@ -54,7 +54,7 @@ fn a_consumer_explains_each_provider_when_it_is_asked_to() {
 fn a_consumer_balances_by_the_rule_that_it_is_given() {
     let dir = tempfile::tempdir().unwrap();
     let a = Provider::start("morpheus-1", dir.path(), &[], &[]);
-    let slow = ["--delay", "200ms"];
+    let slow = ["--delay", "200ms", "--weight", "300"];
     let _slow = Provider::start("morpheus-2", dir.path(), &[&a.address], &slow);
     let share = |rule: &str| {
         let load = ["--wait-for", "2", "--calls", "200", "--concurrency", "10", "--balance", rule];
@@ -62,7 +62,7 @@ fn a_consumer_balances_by_the_rule_that_it_is_given() {
         check_all_ok(&report);
         report.by_provider.get("morpheus-2").copied().unwrap_or_default()
     };
-    assert_eq!((share("round-robin"), share("weighted")), (100, 100));
+    assert_eq!((share("round-robin"), share("weighted")), (100, 150));
     let slow = share("least-loaded");
     assert!(slow < 40, "the slow one got {slow} of 200 calls");
 }
@@ -98,11 +98,35 @@ fn a_killed_provider_costs_only_the_calls_on_its_wire_and_serves_again_after_a_r
     let said = report.remarks.lines().filter(|line| line.starts_with("first UNAVAILABLE"));
     assert!(said.clone().all(|line| line.contains("node morpheus-2")), "{report:?}");
     assert_eq!(said.count(), report.failed.len());
+    assert_eq!(report.failed_elsewhere("morpheus-2"), 0, "{report:?}");
     // Whatever failed was in flight when the node died: nothing failed later, while it was away.
     assert!(report.last_failed_ms < f64::from(killed) + 300.0, "{report:?}");
     assert_eq!(report.by_provider.len(), 3, "{report:?}");
     // It was one of three for about 1.5 s, away for at most 3 s, and one of three again.
     assert!(500 < report.by_provider["morpheus-2"], "{report:?}");
+}
+
+/// It ended without a word: who joins now finds it in the directory, and its port refuses.
+#[test]
+fn a_killed_provider_that_stays_away_costs_no_call_of_one_who_joins() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, _c] = three(dir.path(), &[]);
+    let address = b.address.clone();
+    b.kill();
+    let calls = scaled(3_000, 10_000).to_string();
+    let load = ["--calls", &calls, "--concurrency", "20", "--explain"];
+    let report = Consumer::run(dir.path(), &a.address, &load);
+    check_all_ok(&report);
+    assert_eq!(report.calls.to_string(), calls);
+    let share = report.calls / 2 - 20..=report.calls / 2 + 20;
+    for provider in ["morpheus-1", "morpheus-3"] {
+        assert!(share.contains(&report.by_provider[provider]), "{report:?}");
+    }
+    // It was dialled, or nothing is shown.
+    let line = report.explanation.lines().find(|line| line.contains("morpheus-2"));
+    let line = line.unwrap_or_else(|| panic!("it was not known: {report:?}"));
+    println!("{line}");
+    assert!(line.contains(&address) && line.contains("refused"), "{line}");
 }
 
 #[test]
@@ -130,13 +154,14 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
         "--wait-for",
         "3",
         "--duration",
-        "8",
+        "6",
         "--rate",
         "300",
         "--concurrency",
-        "64",
+        "200",
         "--deadline",
         "1s",
+        "--explain",
     ];
     let consumer = Consumer::start(dir.path(), &a.address, &load);
     std::thread::sleep(Duration::from_millis(1_500));
@@ -148,8 +173,17 @@ fn a_stopped_provider_gets_no_new_calls_and_no_call_outlives_its_deadline() {
         report.failed.keys().all(|code| code == "DEADLINE_EXCEEDED" || code == "UNAVAILABLE"),
         "{report:?}"
     );
-    // Stopped at about 1.5 s after the consumer's start; calls of the first 3 s may have gone there, and each had 1 s.
-    assert!(report.last_failed_ms < 6_500.0, "{report:?}");
+    // It is found out after 1 s of silence and 1 s without an answer. Until then it is given a third of 300 calls a second;
+    // the other callers are free, so nobody else's calls wait for it.
+    let failed = report.calls - report.ok;
+    assert_eq!(report.failed_elsewhere("morpheus-2"), 0, "{report:?}");
+    assert!((100..=240).contains(&failed), "{report:?}");
+    assert!(1_700 < report.calls, "{report:?}");
+    // Stopped 1.5 s after the consumer's start at the latest, and each call had 1 s.
+    assert!(report.last_failed_ms < 5_000.0, "{report:?}");
+    let line = report.explanation.lines().find(|line| line.contains("morpheus-2")).unwrap();
+    let picks = report.by_provider["morpheus-2"] + failed;
+    assert!(line.contains("stalled") && line.contains(&format!("({picks} picks")), "{line}");
     // A second, and what a loaded machine needs to notice.
     assert!(report.slowest_ms() < 1_500.0, "{report:?}");
 }
