@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::connection::{self, NoHttp2, Shared};
 use crate::dispatch::Routes;
+use crate::http2::connection::{self, NoHttp2, Shared};
 use crate::identities::Identities;
 use crate::limits::Limits;
 use crate::muffle::Muffle;

@@ -6,7 +6,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFuture;
 use tonic::Status;
 
-use crate::connection::Shared;
+use crate::http2::connection::Shared;
 
 /// What ends a call from outside: its deadline, or the server's last word.
 pub(crate) struct End<'a> {

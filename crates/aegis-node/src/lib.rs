@@ -21,19 +21,15 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
-mod answer;
 mod builder;
-mod call;
-mod calls;
-mod connection;
 mod dispatch;
 mod end;
 mod error;
 mod handler;
 mod health;
+mod http2;
 mod identities;
 mod in_place;
-mod keepalive;
 mod limits;
 mod linger;
 mod mesh_service;
@@ -44,7 +40,6 @@ mod nudge;
 mod peers;
 mod probe;
 mod registry;
-mod request_body;
 mod server;
 mod signals;
 mod stats;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::connection::Connection;
+use crate::http2::connection::Connection;
 
 /// Counts what a stream moves in one direction, and marks its connection while that is much.
 #[derive(Debug, Default)]

@@ -10,8 +10,8 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::dial::{Dialled, Dialler};
 use crate::error::DialError;
+use crate::http2::dial::{Dialled, Dialler};
 use crate::keeper::Keeper;
 use crate::link::Link;
 use crate::network::Network;

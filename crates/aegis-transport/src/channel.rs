@@ -7,12 +7,12 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower_service::Service;
 
-use crate::body::ResponseBody;
 use crate::deadline::{Deadline, DeadlineBody, enforce};
 use crate::error::Unavailable;
+use crate::http2::body::ResponseBody;
+use crate::http2::slot::Slot;
 use crate::link::{Link, LinkStatus};
 use crate::network::BoxFuture;
-use crate::slot::Slot;
 use crate::timeout;
 
 /// How often a waiter looks at a full connection, even if nothing is reported.

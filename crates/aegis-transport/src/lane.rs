@@ -2,10 +2,10 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use crate::connection::Connection;
+use crate::http2::connection::Connection;
+use crate::http2::slot::Slot;
 use crate::lease::Lease;
 use crate::rows::Seat;
-use crate::slot::Slot;
 use crate::slots::State;
 
 /// A node's only connection, as whoever picks among many nodes keeps it at hand.

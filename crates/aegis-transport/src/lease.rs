@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::connection::Connection;
+use crate::http2::connection::Connection;
 use crate::signals::Counters;
 
 /// One of a connection's slots; dropping it frees the slot.

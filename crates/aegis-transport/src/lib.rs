@@ -63,21 +63,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod backoff;
-mod body;
 mod bulk;
 mod cache;
-mod call_error;
 mod channel;
 mod clock;
-mod connection;
 pub mod deadline;
-mod dial;
-mod driver;
 mod error;
 mod gather;
 mod greeting;
 mod head;
 mod heard;
+mod http2;
 mod keepalive;
 mod keeper;
 mod lane;
@@ -89,28 +85,26 @@ mod node;
 mod owed;
 mod past;
 mod pulse;
-mod pump;
 mod rows;
 mod sanitize;
 mod settings;
 mod signals;
-mod slot;
 mod slots;
-mod start;
 mod task;
 pub mod timeout;
 
-pub use body::ResponseBody;
 pub use cache::{Connections, Target};
-pub use call_error::{CallError, NeverSent};
 pub use channel::NodeChannel;
 pub use error::{DialError, Unavailable};
+pub use http2::body::ResponseBody;
+pub use http2::call_error::{CallError, NeverSent};
 // The next three: for the other end of a connection, in aegis-node.
 #[doc(hidden)]
 pub use greeting::HeaderList;
 pub use head::RequestHead;
 #[doc(hidden)]
 pub use heard::{Heard, Inspected};
+pub use http2::slot::Slot;
 pub use lane::{Lane, Taken};
 pub use link::{Link, LinkStatus};
 pub use network::{BoxFuture, BoxIo, Io, Listener, Network, Tcp};
@@ -119,4 +113,3 @@ pub use owed::Owed;
 pub use pulse::Pulse;
 pub use settings::{Backoff, Keepalive, Pace, Settings};
 pub use signals::{Changes, LinkCounters};
-pub use slot::Slot;

@@ -5,10 +5,10 @@ use aegis_core::{Address, NodeId};
 
 use crate::channel::NodeChannel;
 use crate::error::{DialError, Unavailable};
+use crate::http2::slot::Slot;
 use crate::lane::Lane;
 use crate::node::{Dialling, Node};
 use crate::signals::{Changes, LinkCounters};
-use crate::slot::Slot;
 
 /// The wish to be connected to one node; a clone is the same wish.
 ///

@@ -7,9 +7,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::connection::Connection;
-use crate::dial::Dialled;
 use crate::error::{DialError, Unavailable};
+use crate::http2::connection::Connection;
+use crate::http2::dial::Dialled;
 use crate::lease::Lease;
 use crate::past::Trouble;
 use crate::signals::Signals;

@@ -1,5 +1,3 @@
-use h2::RecvStream;
-
 /// The most that is kept back.
 const AT_ONCE: usize = 8 << 10;
 
@@ -22,12 +20,34 @@ impl Owed {
         Self { bytes: 0, at_once: quarter.min(AT_ONCE) }
     }
 
-    /// So many bytes were taken from the stream.
-    pub fn add(&mut self, bytes: usize, stream: &mut RecvStream) {
+    /// So many bytes were taken from the stream; how many are to be given back to its window now, if any are.
+    #[must_use]
+    pub fn add(&mut self, bytes: usize) -> Option<usize> {
         self.bytes += bytes;
-        if self.at_once <= self.bytes {
-            // Fails only for more than was received, or where the stream is gone, as its next poll says.
-            drop(stream.flow_control().release_capacity(std::mem::take(&mut self.bytes)));
-        }
+        (self.at_once <= self.bytes).then(|| std::mem::take(&mut self.bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is given back after each of these pieces.
+    #[track_caller]
+    fn check(window: u32, pieces: &[usize], expected: &[Option<usize>]) {
+        let mut owed = Owed::of(window);
+        let given: Vec<_> = pieces.iter().map(|bytes| owed.add(*bytes)).collect();
+        assert_eq!(given, expected);
+    }
+
+    #[test]
+    fn it_is_given_back_eight_kilobytes_at_a_time() {
+        check(1 << 20, &[AT_ONCE - 1, 1, 1], &[None, Some(AT_ONCE), None]);
+        check(1 << 20, &[3 * AT_ONCE], &[Some(3 * AT_ONCE)]);
+    }
+
+    #[test]
+    fn a_small_window_stays_open_by_three_quarters() {
+        check(4_000, &[999, 1, 0], &[None, Some(1_000), None]);
     }
 }

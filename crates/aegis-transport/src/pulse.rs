@@ -2,7 +2,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 
-use crate::connection::Connection;
+use crate::http2::connection::Connection;
 
 /// Whether the peer of one connection answers, for a call that would rather go elsewhere than wait for it.
 ///

@@ -12,9 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::connection::Connection;
 use crate::gather::Gather;
 use crate::heard::Heard;
+use crate::http2::connection::Connection;
 use crate::keepalive::{Verdict, Watchdog};
 use crate::signals::Counters;
 use crate::slots::Phase;

@@ -11,15 +11,15 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
-use crate::body::{Call, GRPC_STATUS, ResponseBody, Sending};
-use crate::call_error::{CallError, Cause};
-use crate::connection::Connection;
 use crate::head::{RequestHead, size};
+use crate::http2::body::{Call, GRPC_STATUS, ResponseBody, Sending};
+use crate::http2::call_error::{CallError, Cause};
+use crate::http2::connection::Connection;
+use crate::http2::pump::{Pump, Pumped};
+use crate::http2::start::Start;
 use crate::lease::Lease;
 use crate::pulse::Pulse;
-use crate::pump::{Pump, Pumped};
 use crate::sanitize::sanitize;
-use crate::start::Start;
 use crate::task::OwnedTask;
 
 /// The right to open one stream to a node now; dropping it gives the right back.

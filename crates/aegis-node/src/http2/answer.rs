@@ -14,9 +14,9 @@ use tokio::task::coop::poll_proceed;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::call::caught;
-use crate::connection::Shared;
 use crate::end::End;
+use crate::http2::call::caught;
+use crate::http2::connection::Shared;
 use crate::message::LengthCheck;
 use crate::trim::{too_long, trim};
 

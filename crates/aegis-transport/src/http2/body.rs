@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use crate::bulk::Meter;
-use crate::call_error::{CallError, Cause};
+use crate::http2::call_error::{CallError, Cause};
 use crate::lease::Lease;
 use crate::owed::Owed;
 use crate::sanitize::sanitize;
@@ -95,7 +95,10 @@ impl Reading {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    self.owed.add(data.len(), &mut self.stream);
+                    if let Some(bytes) = self.owed.add(data.len()) {
+                        // Fails only where the stream is gone, as its next poll says.
+                        drop(self.stream.flow_control().release_capacity(bytes));
+                    }
                     self.meter.moved(data.len(), &self.call.lease().connection);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }

@@ -39,8 +39,10 @@ impl Body for RequestBody {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     coop.made_progress();
-                    let Self { stream, owed, .. } = &mut *self;
-                    owed.add(data.len(), stream);
+                    if let Some(bytes) = self.owed.add(data.len()) {
+                        // Fails only where the stream is gone, as its next poll says.
+                        drop(self.stream.flow_control().release_capacity(bytes));
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(cut(&error)))),

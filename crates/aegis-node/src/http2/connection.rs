@@ -17,9 +17,9 @@ use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
-use crate::calls::{Arrived, Begun, Calls};
 use crate::dispatch::Routes;
-use crate::keepalive::Keepalive;
+use crate::http2::calls::{Arrived, Begun, Calls};
+use crate::http2::keepalive::Keepalive;
 use crate::limits::Limits;
 use crate::linger::Lingering;
 use crate::nudge::Nudge;

@@ -18,13 +18,13 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
-use crate::answer;
-use crate::connection::Shared;
 use crate::dispatch::Refusal;
 use crate::end::{End, late};
 use crate::handler::{Handler, HandlerFuture};
+use crate::http2::answer;
+use crate::http2::connection::Shared;
+use crate::http2::request_body::RequestBody;
 use crate::message::Limited;
-use crate::request_body::RequestBody;
 
 /// One call until its end. Dropping it resets the stream.
 pub(crate) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;

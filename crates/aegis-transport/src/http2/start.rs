@@ -7,8 +7,8 @@ use bytes::Bytes;
 use h2::SendStream;
 use http_body::{Body, Frame};
 
-use crate::connection::Connection;
-use crate::pump::{Pump, body_error};
+use crate::http2::connection::Connection;
+use crate::http2::pump::{Pump, body_error};
 
 /// Up to so many bytes a first frame is queued together with the head, before the window is asked for.
 const SMALL: usize = 16 << 10;

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::call::{self, Call};
-use crate::connection::Shared;
+use crate::http2::call::{self, Call};
+use crate::http2::connection::Shared;
 use crate::in_place::{Budget, Pace, Stopwatch, Took};
 use crate::turn;
 

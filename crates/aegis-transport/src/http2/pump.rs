@@ -10,8 +10,8 @@ use http_body::{Body, Frame};
 use tonic::Status;
 
 use crate::bulk::Meter;
-use crate::connection::Connection;
 use crate::head::fields_size;
+use crate::http2::connection::Connection;
 
 /// Moves a request body into its stream, as fast as the peer's windows allow.
 ///
