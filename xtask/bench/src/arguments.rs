@@ -13,7 +13,7 @@ use crate::{Outcome, certificates};
 const USAGE: &str = "\
 usage: aegis-bench certs --certs DIR
        aegis-bench serve raw|aegis|hung --certs DIR [--number N] [--listen ADDR] [--join ADDR] [--burn TIME[@1/N]]
-                   [--delay SECONDS]
+                   [--delay SECONDS] [--fail]
        aegis-bench call|connect SYSTEM CLIENT [--deadline SECONDS] [--idempotent] [--rate N] [--bulk STREAMS]
        aegis-bench stream SYSTEM CLIENT --size BYTES
 
@@ -189,6 +189,7 @@ pub(crate) fn parse() -> Outcome<Arguments> {
             Long("bulk") => plan.bulk = parser.value()?.parse()?,
             Long("deadline") => plan.deadline = Some(duration(parser.value()?.parse()?)?),
             Long("delay") => serve.behaviour.delay = duration(parser.value()?.parse()?)?,
+            Long("fail") => serve.behaviour.fail = true,
             Long("server-pid") => plan.servers.push(parser.value()?.parse()?),
             Long("in-flight") => plan.in_flight = parser.value()?.parse()?,
             Long("seconds") => plan.measured = duration(parser.value()?.parse()?)?,

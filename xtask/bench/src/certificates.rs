@@ -17,6 +17,11 @@ pub(crate) fn server(number: u32) -> String {
     format!("server-{number}")
 }
 
+/// The number of the provider with this node id.
+pub(crate) fn number(id: &str) -> Option<i64> {
+    id.strip_prefix("server-")?.parse().ok()
+}
+
 /// Makes a development CA and a certificate for each end.
 pub(crate) fn issue(directory: &Path) -> Outcome<()> {
     let ca = DevCa::open_or_create(directory)?;

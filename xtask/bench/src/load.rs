@@ -116,12 +116,20 @@ pub(crate) async fn run(plan: Plan, client: impl Client) -> Outcome<()> {
         let (client, plan, begin, end) = (client.clone(), plan.clone(), window.begin, window.end);
         callers.spawn(async move { repeat(caller, begin, end, &plan, client).await });
     }
-    let spent = window.pass(|| ()).await;
+    let mut before = None;
+    let spent = window.pass(|| before = client.attempts()).await;
 
     let mut all = Caller::default();
     while let Some(caller) = callers.join_next().await {
         all.add(caller?);
     }
+    let before = before.unwrap_or_default();
+    let attempts = client.attempts().map(|attempts| {
+        let since = |(number, all): (i64, u64)| {
+            (number, all.saturating_sub(before.get(&number).copied().unwrap_or_default()))
+        };
+        attempts.into_iter().map(since).collect::<BTreeMap<_, _>>()
+    });
     all.latencies.sort_unstable();
     let latencies = &all.latencies;
     let calls = u32::try_from(latencies.len())?;
@@ -141,6 +149,7 @@ pub(crate) async fn run(plan: Plan, client: impl Client) -> Outcome<()> {
         "failures": codes,
         "failure": all.failures.first().map(|(_, status)| status.to_string()),
         "answered_by": all.answered_by,
+        "attempts": attempts,
         "late": late,
         "per_second": f64::from(calls) / spent.elapsed.as_secs_f64(),
         "p50_us": micros(percentile(latencies, 50)),

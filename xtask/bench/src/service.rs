@@ -21,6 +21,8 @@ pub(crate) struct Behaviour {
     pub(crate) burn: Option<Burn>,
     /// How long it waits before it answers.
     pub(crate) delay: Duration,
+    /// Whether it fails each call, at once.
+    pub(crate) fail: bool,
 }
 
 /// Answers with what it was sent, as it is told to.
@@ -35,6 +37,9 @@ impl IdentityService for Echo {
         &self,
         request: Request<ValidateSessionRequest>,
     ) -> Result<Response<ValidateSessionResponse>, Status> {
+        if self.behaviour.fail {
+            return Err(Status::unavailable("it fails each call"));
+        }
         if let Some(burn) = self.behaviour.burn {
             burn.take(self.calls.fetch_add(1, Ordering::Relaxed));
         }

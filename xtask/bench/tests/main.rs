@@ -40,6 +40,13 @@ fn serve(certs: &Path, arguments: &[&str]) -> Server {
 
 /// Runs a client for a moment; what it printed, which says of no failure.
 fn client(certs: &Path, servers: &[&Server], arguments: &[&str]) -> Value {
+    let printed = run(certs, servers, arguments);
+    assert_eq!(printed["failed"], 0, "{arguments:?}: {printed}");
+    assert!(printed["calls"].as_u64() > Some(0), "{arguments:?}: {printed}");
+    printed
+}
+
+fn run(certs: &Path, servers: &[&Server], arguments: &[&str]) -> Value {
     let mut arguments = [arguments, &["--seconds", "0.2"]].concat();
     for server in servers {
         arguments.extend(["--address", &server.address]);
@@ -47,10 +54,26 @@ fn client(certs: &Path, servers: &[&Server], arguments: &[&str]) -> Value {
     let output = program(certs, &arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complaint}");
-    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(printed["failed"], 0, "{arguments:?}: {printed}");
-    assert!(printed["calls"].as_u64() > Some(0), "{arguments:?}: {printed}");
-    printed
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_provider_that_fails_at_once_fails_each_call_that_is_sent_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let certs = directory.path();
+    assert!(program(certs, &["certs"]).status().unwrap().success());
+    let failing = serve(certs, &["raw", "--fail"]);
+    let printed = run(certs, &[&failing], &["call", "raw"]);
+    assert_eq!((&printed["calls"], &printed["attempts"]), (&0.into(), &Value::Null), "{printed}");
+    assert_eq!(printed["failures"]["Unavailable"], printed["failed"], "{printed}");
+    assert!(printed["failed"].as_u64() > Some(0), "{printed}");
+
+    let good = serve(certs, &["aegis"]);
+    let failing = serve(certs, &["aegis", "--number", "2", "--join", &good.address, "--fail"]);
+    let printed = client(certs, &[&good, &failing], &["call", "aegis", "--idempotent"]);
+    // It is ejected before or while they are counted.
+    let sent = |number: &str| printed["attempts"][number].as_u64().unwrap();
+    assert!(sent("2") < sent("1"), "{printed}");
 }
 
 #[test]

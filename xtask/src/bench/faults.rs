@@ -1,4 +1,4 @@
-//! Three providers of which one does what providers do: refuse, dawdle, hang, restart, die.
+//! Three providers of which one does what providers do: refuse, fail, dawdle, hang, restart, die.
 //!
 //! All systems meet the same fault at the same moment of a run, in turns. What is told of a case is of all its rounds.
 
@@ -66,6 +66,13 @@ const TAIL: &[Case] = &[
         systems: &[BALANCE_LIST, TOWER_P2C, AEGIS, LEAST_LOADED],
         options: &["--in-flight", "30", "--seconds", "2"],
         play: slow,
+    },
+    Case {
+        letter: "C24",
+        what: "one fails each call at once, two answer after 20 ms, 30 callers; third: of the attempts",
+        systems: &[BALANCE_LIST, TOWER_P2C, AEGIS, LEAST_LOADED, IDEMPOTENT],
+        options: &["--in-flight", "30", "--seconds", "2"],
+        play: failing,
     },
     Case {
         letter: "F",
@@ -239,6 +246,31 @@ fn slow(stage: &Stage<'_>) -> Result<Value, BenchError> {
     let fast: &[&str] = &["--delay", "0.001"];
     let servers = stage.providers([fast, fast, &["--delay", "0.05"]])?;
     stage.client(&addresses(&servers))?.end()
+}
+
+fn failing(stage: &Stage<'_>) -> Result<Value, BenchError> {
+    let sound: &[&str] = &["--delay", "0.02"];
+    let servers = stage.providers([sound, sound, &["--fail"]])?;
+    let seen = stage.client(&addresses(&servers))?.end()?;
+    Ok(with_attempts(seen))
+}
+
+/// Says how many requests were sent, and how many to the third provider. Of a client that sends each call once the latter
+/// are those that failed.
+fn with_attempts(mut seen: Value) -> Value {
+    let count = |name: &str| seen.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let (all, third) = match seen.get("attempts").and_then(Value::as_object) {
+        Some(attempts) => {
+            let third = attempts.get("3").and_then(Value::as_u64).unwrap_or_default();
+            (attempts.values().filter_map(Value::as_u64).sum(), third)
+        }
+        None => (count("calls") + count("failed"), count("failed")),
+    };
+    if let Some(seen) = seen.as_object_mut() {
+        seen.insert("sent".to_owned(), all.into());
+        seen.insert("sent_to_third".to_owned(), third.into());
+    }
+    seen
 }
 
 fn hung(stage: &Stage<'_>) -> Result<Value, BenchError> {

@@ -31,8 +31,8 @@ pub(crate) const USAGE: &str = "\
                           the same on both ends, with a handler that burns CPU before it answers
   bench stream            streams of messages of 64 B and of 1 MiB, and a small call beside four of the latter
   bench connect           a new client and connection for each call
-  bench tail              three providers of which one refuses, dawdles or hangs, beside tonic's balance_list and tower's
-                          P2C with PeakEWMA
+  bench tail              three providers of which one refuses, fails, dawdles or hangs, beside tonic's balance_list and
+                          tower's P2C with PeakEWMA
   bench failover          three providers that come late, are restarted or killed, beside tonic's balance_list
   options of these: [--json] [--save] [--rounds N] [--seconds S] [--runtime current_thread|multi_thread]
                     [--in-flight N,..] (of stream: how many); the client runs on each runtime in turn unless one is named,

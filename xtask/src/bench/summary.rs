@@ -11,7 +11,7 @@ pub(crate) struct Summary {
     calls: u64,
     failed: u64,
     codes: BTreeMap<String, u64>,
-    /// Of those that were answered, the share of the third provider.
+    /// The share of the third provider: of what was sent if that was counted, or else of what was answered.
     third: f64,
     late: u64,
     per_second: Spread,
@@ -38,12 +38,15 @@ impl Summary {
             }
         }
         let answered = count("calls");
-        let third: u64 = rounds.iter().filter_map(of_third).sum();
+        let third = match count("sent") {
+            0 => share(rounds.iter().filter_map(of_third).sum(), answered),
+            sent => share(count("sent_to_third"), sent),
+        };
         Self {
             calls: answered + count("failed"),
             failed: count("failed"),
             codes,
-            third: share(third, answered),
+            third,
             late: count("late"),
             per_second: Spread::of(&all("per_second")),
             p50: median(&millis("p50_us")),
@@ -142,6 +145,10 @@ mod tests {
         assert_eq!(summary.json(), expected);
         let row = summary.row("aegis");
         assert!(row.contains("6.0 (4.0-8.0)") && row.contains("200 (100-300)"), "{row}");
+        // Also of the requests that it failed, where they were counted.
+        let counted =
+            json!({ "calls": 90, "answered_by": { "1": 90 }, "sent": 100, "sent_to_third": 10 });
+        assert_eq!(Summary::of(&[counted]).json()["third_percent"], 10.0);
         assert_eq!(heading().find("codes"), row.find("Unavailable"), "{row}");
     }
 }
