@@ -126,7 +126,7 @@ pub use builder::PoolBuilder;
 pub use channel::{ResponseFuture, ServiceChannel};
 pub use client::ServiceClient;
 pub use error::Error;
-pub use explain::{Candidate, Explanation, Verdict};
+pub use explain::{Candidate, ConnectionCounts, Explanation, Verdict};
 pub use failure::{FailedAttempt, Failure, Stopped};
 #[doc(hidden)]
 pub use headers::take_refusal;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aegis_client::{PoolOptions, ServiceClient, ServicePool, Settings, Verdict};
+use aegis_client::{ConnectionCounts, PoolOptions, ServiceClient, ServicePool, Settings, Verdict};
 use aegis_core::NodeId;
 use aegis_proto::identity::v1::identity_service_server::{IdentityService, IdentityServiceServer};
 use aegis_proto::identity::v1::{ValidateSessionRequest, ValidateSessionResponse};
@@ -19,7 +19,7 @@ use crate::mesh::{
     Client, IDENTITY, Mesh, PATIENCE, assert_status, call, call_many, identity, one_connection,
     send, timed,
 };
-use crate::provider::Provider;
+use crate::provider::{Act, Provider};
 use crate::raw::{Raw, RawPeer};
 
 #[tokio::test]
@@ -55,11 +55,56 @@ async fn a_provider_that_falls_silent_gets_no_new_call_while_another_exists() {
         verdict => Err(verdict.to_string()),
     })
     .await;
+    let candidate = client.explain().candidate(&id).unwrap().clone();
+    assert_eq!((candidate.connections.stalls, candidate.connections.lost), (1, 0));
+    assert!(client.explain().to_string().contains("connection stalled once"));
     let before = silent.requests();
     let counts = call_many(&client, 50).await.unwrap();
     assert_eq!(counts["good"], 50);
     assert_eq!(silent.requests(), before);
     waiting.abort();
+}
+
+/// Of the only candidate, once they are as they should be.
+async fn counted(
+    client: &ServiceClient<Client>,
+    expected: fn(&ConnectionCounts) -> bool,
+) -> String {
+    eventually(PATIENCE, || {
+        let explanation = client.explain();
+        match explanation.candidates.as_slice() {
+            [it] if expected(&it.connections) => Ok(explanation.to_string()),
+            others => Err(format!("{others:?}")),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_to_connections_is_counted() {
+    let mesh = Mesh::new();
+    let address = Provider::start(&mesh, "a").await.kill().await;
+    let pool = mesh.builder(&[("a", address)]).build().unwrap();
+    let unasked = pool.explain(&IDENTITY).candidates[0].connections;
+    assert_eq!(unasked, ConnectionCounts::default());
+    let client = identity(&pool);
+    let line = counted(&client, |it| 0 < it.dial_failures && it.dial_failures <= it.dials).await;
+    assert!(line.contains("(0 picks; connection dialled in vain"), "{line}");
+    assert_eq!(client.explain().candidates[0].connections.established, 0);
+
+    let provider = Provider::bind(&mesh, "a", address).await;
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    counted(&client, |it| it.established == 1 && it.dials == it.dial_failures + 1).await;
+    provider.once(Act::GoAway);
+    call(&client).await.unwrap();
+    let line = counted(&client, |it| (it.go_aways, it.lost, it.established) == (1, 0, 2)).await;
+    assert!(line.contains(", sent away once)"), "{line}");
+    client.wait_ready(1, PATIENCE).await.unwrap();
+    provider.once(Act::Cut);
+    call(&client).await.unwrap_err();
+    let line = counted(&client, |it| (it.go_aways, it.lost, it.established) == (1, 1, 3)).await;
+    assert!(line.contains(", sent away once, lost once)"), "{line}");
+    counted(&client, |it| it.stalls == 0 && it.dials == it.dial_failures + 3).await;
 }
 
 // It may be merely busy, so a call that has no other place to go is worth a try.

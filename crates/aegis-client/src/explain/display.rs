@@ -38,7 +38,7 @@ struct Numbers<'a>(&'a Candidate);
 
 impl fmt::Display for Numbers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Candidate { picks, in_flight, weight, ejections, latency, .. } = self.0;
+        let Candidate { picks, in_flight, weight, ejections, latency, connections, .. } = self.0;
         write!(f, "{picks} picks")?;
         if 0 < *in_flight {
             write!(f, ", {in_flight} in flight")?;
@@ -51,6 +51,10 @@ impl fmt::Display for Numbers<'_> {
         }
         if 0 < *ejections {
             write!(f, ", ejected {}", Times(*ejections))?;
+        }
+        let troubles = connections.to_string();
+        if !troubles.is_empty() {
+            write!(f, "; connection {troubles}")?;
         }
         Ok(())
     }
@@ -105,7 +109,7 @@ impl fmt::Display for Verdict {
 }
 
 /// How often something happened.
-struct Times(u64);
+pub(super) struct Times(pub(super) u64);
 
 impl fmt::Display for Times {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -173,6 +177,7 @@ mod tests {
     use aegis_topology::{SyncFailure, Timestamp};
 
     use super::*;
+    use crate::explain::ConnectionCounts;
 
     fn explanation(sync: SyncState, versions: &[&str], verdicts: Vec<Verdict>) -> Explanation {
         let candidate = |(index, verdict)| Candidate {
@@ -184,6 +189,7 @@ mod tests {
             weight: 100,
             ejections: 0,
             latency: None,
+            connections: ConnectionCounts::default(),
         };
         Explanation {
             service: ServiceInfo::from_static("identity", "v2"),
@@ -317,12 +323,16 @@ mod tests {
         candidate.latency = Some(Duration::from_micros(1_250));
         candidate.weight = 50;
         candidate.ejections = 3;
+        candidate.connections.established = 5;
+        candidate.connections.dial_failures = 2;
+        candidate.connections.lost = 1;
         assert_eq!(
             explanation.to_string(),
             "identity/v2: 0 of 1 providers are called (3 calls, 6 attempts, 2 moved, 1 retried, \
              1 over budget, 3 ejections)\n  \
              node-0 at 127.0.0.1:1: ejected, 5 calls failed in a row; it is asked again in 1.5s \
-             (7 picks, 4 in flight, 1.2 ms, weight 50, ejected 3 times)"
+             (7 picks, 4 in flight, 1.2 ms, weight 50, ejected 3 times; connection \
+             dialled in vain 2 times, lost once)"
         );
     }
 }

@@ -1,3 +1,4 @@
+mod connection_counts;
 mod display;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,8 @@ use std::time::{Duration, Instant};
 use aegis_core::{Address, Chain, NodeId, ServiceInfo, ServiceVersion};
 use aegis_topology::{NodeState, ServiceEntry, Snapshot, SyncState};
 use aegis_transport::LinkStatus;
+
+pub use connection_counts::ConnectionCounts;
 
 use crate::outlier::Standing;
 use crate::service::{Counts, Service};
@@ -101,6 +104,8 @@ pub struct Candidate {
     /// How long it takes until the head of its answers comes, on average: Peak-EWMA over 10 s, so the slow ones count most
     /// and old ones fade; `None` before the first. A failure counts as ten times as slow as the average.
     pub latency: Option<Duration>,
+    /// What has happened on the connections to it.
+    pub connections: ConnectionCounts,
 }
 
 /// Whether a candidate is called.
@@ -231,6 +236,9 @@ pub(crate) fn explain(
             latency: provider
                 .and_then(|provider| provider.profile.load.latency(tokio::time::Instant::now()))
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            connections: provider
+                .map(|provider| ConnectionCounts::of(&provider.link))
+                .unwrap_or_default(),
         });
     }
     let count = |counter: fn(&Counts) -> &AtomicU64| {
