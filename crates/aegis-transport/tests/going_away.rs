@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use aegis_testing::TestCa;
 
+use crate::log::listen;
 use crate::support::{Client, Kind, Server, collect, eventually, full, request, slot};
+
+/// The error code (RFC 9113 §7) of a server that is asked more often than it likes.
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[tokio::test]
 async fn a_successor_is_dialled_at_once_and_the_open_stream_goes_on() {
@@ -56,19 +60,42 @@ async fn an_idle_connection_that_is_sent_away_is_succeeded_too() {
 
 #[tokio::test]
 async fn too_many_pings_are_halved() {
+    let (lines, _guard) = listen();
     let ca = TestCa::new();
     let server = Server::start(&ca, "server-1").await;
     let client = Client::with(&ca, |settings| {
         settings.keepalive.idle.silence = Duration::from_millis(200);
-        settings.keepalive.idle.answer = Duration::from_secs(5);
+        settings.keepalive.idle.answer = Duration::from_millis(200);
     });
     let link = client.link(&server);
     let mut raw = server.greeted(100).await;
-    eventually(|| link.is_connected().then_some(())).await;
-    raw.send(Kind::GoAway, 0, 0, b"\0\0\0\0\0\0\0\x0btoo_many_pings").await;
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        let start = Instant::now();
+        raw.next(Kind::Ping).await;
+        pauses.push(start.elapsed());
+    }
+    // Until then it asks at the pace that it was told to keep.
+    assert!(pauses.iter().any(|pause| *pause < Duration::from_millis(300)), "{pauses:?}");
+    assert_eq!(lines.count("PINGs"), 0, "{}", lines.text());
+    raw.go_away(0, ENHANCE_YOUR_CALM, "too_many_pings").await;
+
     let mut raw = server.greeted(100).await;
     let start = Instant::now();
     raw.next(Kind::Ping).await;
     assert!(start.elapsed() > Duration::from_millis(300), "{:?}", start.elapsed());
-    assert!(link.is_connected());
+    let text = lines.text();
+    assert_eq!(lines.count("node calls our PINGs too many"), 1, "{text}");
+    let address = server.address().to_string();
+    let said = text.lines().find(|line| line.contains("PINGs")).unwrap();
+    for needed in ["INFO", "server-1", &address] {
+        assert!(said.contains(needed), "{needed:?} is missing in: {said}");
+    }
+
+    let sent = tokio::spawn(slot(&link).await.send(request(full("one"))));
+    let stream = raw.opened().await;
+    raw.answer(stream).await;
+    sent.await.unwrap().unwrap();
+    let counters = link.counters();
+    assert_eq!((counters.go_aways, counters.lost, counters.connected), (1, 0, 2));
 }
