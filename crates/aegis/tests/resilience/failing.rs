@@ -21,11 +21,11 @@ async fn beside_a_failing_one(balancer: Balancer) -> Trio {
     trio
 }
 
-async fn calls(trio: &Trio, idempotent: bool) -> Vec<Call> {
+async fn calls(trio: &Trio, idempotent: bool, time: Duration) -> Vec<Call> {
     let load = Load::start(&trio.identity, CALLERS, Duration::ZERO, move || {
         if idempotent { request("1").idempotent() } else { request("1") }
     });
-    sleep(SECOND * 2).await;
+    sleep(time).await;
     load.stop().await
 }
 
@@ -35,9 +35,9 @@ async fn a_provider_that_fails_at_once_attracts_no_calls_whatever_the_balancer()
         let trio = beside_a_failing_one(balancer.clone()).await;
         let faults = trio.mesh.faults().at("c");
         faults.fail(Status::internal("broken"));
-        let calls = calls(&trio, false).await;
+        let calls = calls(&trio, false, SECOND * 18 / 5).await;
         println!("{balancer:?}: it got {} of {} calls", faults.met(), calls.len());
-        assert!(2_000 < calls.len(), "{} calls", calls.len());
+        assert!(5_000 <= calls.len(), "{} calls", calls.len());
         assert!(0 < faults.met() && faults.met() * 20 <= calls.len() as u64, "{}", faults.met());
         // Nobody said that these may be made twice, and the failure is told as it is.
         let failures = failures(&calls);
@@ -56,7 +56,7 @@ async fn calls_that_may_be_made_twice_do_not_fail_with_a_provider_that_refuses_t
         let trio = beside_a_failing_one(balancer).await;
         let faults = trio.mesh.faults().at("c");
         faults.fail(Status::unavailable("not now"));
-        let calls = calls(&trio, true).await;
+        let calls = calls(&trio, true, SECOND * 2).await;
         none_failed(&calls);
         assert!(0 < faults.met() && faults.met() * 20 <= calls.len() as u64, "{}", faults.met());
     }
@@ -65,14 +65,18 @@ async fn calls_that_may_be_made_twice_do_not_fail_with_a_provider_that_refuses_t
 #[tokio::test(start_paused = true)]
 async fn a_slow_provider_gets_a_hundredth_of_the_calls_by_load() {
     let trio = Trio::balanced(TestMesh::in_memory(), Balancer::least_loaded()).await;
-    for (id, millis) in [("a", 10), ("b", 10), ("c", 500)] {
+    for (id, millis) in [("a", 1), ("b", 1), ("c", 50)] {
         trio.mesh.faults().at(id).delay(Duration::from_millis(millis));
     }
-    let calls = calls(&trio, false).await;
+    let calls = calls(&trio, false, SECOND * 3 / 10).await;
     none_failed(&calls);
     let slow = shares(&calls).get("c").copied().unwrap_or_default();
-    println!("the slow one answered {slow} of {} calls", calls.len());
-    assert!(slow * 100 <= calls.len() + 100, "{slow} of {}", calls.len());
+    let mut took: Vec<_> = calls.iter().map(|call| call.took).collect();
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    println!("the slow one answered {slow} of {} calls; p99 {p99:?}", calls.len());
+    assert!(slow * 100 <= calls.len(), "{slow} of {}", calls.len());
+    assert!(p99 <= Duration::from_millis(6), "{p99:?}");
 }
 
 /// What is sent again cannot help where nobody can answer, and must not make it worse.
