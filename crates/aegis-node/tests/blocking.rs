@@ -12,6 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{LAB_V1, Lab, post, tls};
 
+/// What a busy machine may add: it has other things to run than the server's workers.
+const SLACK: Duration = Duration::from_millis(40);
+
 /// A server on a runtime of its own with two workers.
 struct OnTwo {
     address: SocketAddr,
@@ -52,46 +55,46 @@ async fn worst(mut pings: PingPong) -> Duration {
         if !answered {
             return worst;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
     }
+}
+
+/// So many calls at once to a server with two workers: how long all of them took, and the worst PING meanwhile.
+async fn beside(method: &str, calls: usize) -> (Duration, Duration) {
+    let mesh = TestMesh::loopback();
+    let server = OnTwo::start(&mesh);
+    let io = tls(mesh.ca(), "peer", server.address).await.unwrap();
+    let (send, mut connection) = client::handshake(io).await.unwrap();
+    let pings = connection.ping_pong().unwrap();
+    let driver = AbortOnDropHandle::new(tokio::spawn(connection));
+    let mut send = send.ready().await.unwrap();
+    let began = Instant::now();
+    let mut answers = Vec::new();
+    for _ in 0..calls {
+        let (answer, mut stream) = send.send_request(post(method), false).unwrap();
+        stream.send_data(Bytes::new(), true).unwrap();
+        answers.push(answer);
+        send = send.ready().await.unwrap();
+    }
+    let worst = tokio::spawn(worst(pings));
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    let took = began.elapsed();
+    drop((send, driver));
+    let worst = worst.await.unwrap();
+    server.stop();
+    println!("{calls} {method} took {took:?}; the worst PING {worst:?}");
+    (took, worst)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_ping_waits_for_longer_than_one_handler_takes() {
     const TAKES: Duration = Duration::from_millis(400);
-    // Short calls before them have several in a worker's queue at first.
-    for (method, short) in [("Sleep400", 0), ("Burn400", 0), ("Sleep400", 16)] {
-        let mesh = TestMesh::loopback();
-        let server = OnTwo::start(&mesh);
-        let io = tls(mesh.ca(), "peer", server.address).await.unwrap();
-        let (send, mut connection) = client::handshake(io).await.unwrap();
-        let pings = connection.ping_pong().unwrap();
-        let driver = AbortOnDropHandle::new(tokio::spawn(connection));
-        let mut send = send.ready().await.unwrap();
-        for _ in 0..short {
-            let (answer, mut stream) = send.send_request(post("Seen"), false).unwrap();
-            stream.send_data(Bytes::new(), true).unwrap();
-            assert_eq!(answer.await.unwrap().status(), 200);
-            send = send.ready().await.unwrap();
-        }
-        let began = Instant::now();
-        let mut calls = Vec::new();
-        for _ in 0..8 {
-            let (answer, mut stream) = send.send_request(post(method), false).unwrap();
-            stream.send_data(Bytes::new(), true).unwrap();
-            calls.push(answer);
-            send = send.ready().await.unwrap();
-        }
-        let worst = tokio::spawn(worst(pings));
-        for call in calls {
-            assert_eq!(call.await.unwrap().status(), 200);
-        }
-        let took = began.elapsed();
-        drop((send, driver));
-        let worst = worst.await.unwrap();
+    for method in ["Sleep400", "Burn400"] {
+        let (took, worst) = beside(method, 8).await;
         // The server had work for four of them in a row on each worker.
         assert!(4 * TAKES <= took, "{took:?}");
-        assert!(worst < 2 * TAKES, "{method}: a PING was answered after {worst:?}");
-        server.stop();
+        assert!(worst < TAKES + SLACK, "{method}: a PING was answered after {worst:?}");
     }
 }

@@ -26,6 +26,8 @@ pub(crate) async fn dial(
     address: SocketAddr,
 ) -> Result<ClientStream<BoxIo>, ConnectError> {
     let io = TcpStream::connect(address).await.map_err(|source| ConnectError::Io { source })?;
+    // As every client of HTTP/2: else what is small waits for an acknowledgement of what went before, 40 ms and more.
+    io.set_nodelay(true).map_err(|source| ConnectError::Io { source })?;
     over(tls, Box::new(io)).await
 }
 
