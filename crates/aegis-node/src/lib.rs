@@ -36,7 +36,6 @@ mod mesh_service;
 mod message;
 mod muffle;
 mod node;
-mod nudge;
 mod peers;
 mod probe;
 mod registry;

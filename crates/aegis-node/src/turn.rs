@@ -51,7 +51,7 @@ pub(crate) struct Places {
 /// A call's place, and what it has while it waits for that.
 struct Place<'a> {
     _near: Option<SemaphorePermit<'a>>,
-    /// Short calls need none.
+    /// Short calls do without where there is no room.
     _place: Option<SemaphorePermit<'a>>,
 }
 
@@ -81,8 +81,13 @@ impl Places {
         }
         // Neither is ever closed.
         let near = self.near.acquire().await.ok();
-        // Asked when the call would run: one that ran before it may have taken long.
-        let place = if self.are_short() { None } else { self.free.acquire().await.ok() };
+        // Asked when the call would run: one that ran before it may have taken long. Where one has, none goes on without a
+        // place; elsewhere a short one has it while there is room, so that those that wait for one on a single thread stay few.
+        let place = if self.are_short() && !Rest::is_here() {
+            self.free.try_acquire().ok()
+        } else {
+            self.free.acquire().await.ok()
+        };
         Place { _near: near, _place: place }
     }
 

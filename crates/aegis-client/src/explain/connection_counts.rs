@@ -7,7 +7,8 @@ use super::display::Times;
 /// What has happened so far on the connections to a candidate's node.
 ///
 /// They are the node's and not the service's: all its services share them, as does what the mesh exchanges with it. The
-/// counts begin when the node is first wanted, and anew when it is wanted again after nobody did.
+/// counts begin when the node is first wanted, and anew when it is wanted again after nobody did and its last connection
+/// was gone.
 /// `Display` names what went wrong, and nothing if nothing did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,9 +20,9 @@ pub struct ConnectionCounts {
     /// Connections that were established: the node has proved who it is and speaks HTTP/2.
     pub established: u64,
     /// Connections that the node ended with a GOAWAY, as one does that drains or bounds their age: running calls end on
-    /// them, new ones go elsewhere.
+    /// them, new ones go elsewhere. One that breaks after that does not count as lost.
     pub go_aways: u64,
-    /// Connections that broke, or were given up because PINGs were not answered: the calls on them ended.
+    /// Connections open to new calls that broke, or were given up because PINGs were not answered: the calls on them ended.
     pub lost: u64,
     /// How often a PING was not answered in time, so that a connection counted as stalled; it may have recovered since.
     pub stalls: u64,

@@ -15,8 +15,10 @@ pub(crate) use review::{Member, review};
 
 /// When a connected provider is left out for a while, because it fails its calls (outlier detection, as in Envoy and gRFC A50).
 ///
-/// A failure is an attempt that ends with `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` or `DEADLINE_EXCEEDED`, or with
-/// a lost connection, which counts once however many calls it carried. Each pool judges by its own calls, each service apart.
+/// A failure is an attempt that the provider answers with `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS` or
+/// `DEADLINE_EXCEEDED`, that takes longer than the [`try_timeout`](crate::CallPolicy::try_timeout), or that ends with a lost
+/// connection, which counts once however many calls it carried. A call whose own deadline passes says that the provider was
+/// slow, and is no failure: the deadline may have been short. Each pool judges by its own calls, each service apart.
 ///
 /// An ejected provider gets no call. When its time is over, the pool itself asks it over its connection
 /// (`grpc.health.v1.Health/Check`; a server without that service lives as well), and only then it returns: with a slow

@@ -1,6 +1,6 @@
 //! HTTP/2: a connection to a node, what drives it, and one call over it.
 //!
-//! Nothing outside of this module names h2, so another implementation would replace this one and nothing else.
+//! Nothing outside of this module uses h2, so another implementation would replace this one and nothing else.
 
 pub(crate) mod body;
 pub(crate) mod call_error;

@@ -40,7 +40,8 @@ impl Nudge {
         Context::from_waker(&self.waker)
     }
 
-    /// Runs calls in place. The connection has to be polled afterwards, for what they have queued.
+    /// Runs calls in place. The connection has to be polled afterwards, for what they have queued, before the task sleeps:
+    /// in the same poll of it, or in the next if that is certain to come.
     pub(crate) fn running<T>(&self, calls: impl FnOnce() -> T) -> T {
         struct Ends(usize);
         impl Drop for Ends {
